@@ -1,0 +1,55 @@
+# Every target works from a clean clone: the environment is made on first use and again when one of
+# the files that describe it has changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := mmseg_acl tools tests configs setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-quick lint format clean
+
+help:
+	@echo 'make demo        train and test on synthetic frames, write work_dirs/demo/report.html'
+	@echo 'make test        all tests'
+	@echo 'make test-quick  the tests that take seconds'
+	@echo 'make lint        check style'
+	@echo 'make format      mend style'
+	@echo 'make install     only make the environment in $(VENV)'
+	@echo 'make clean       remove $(VENV) and what the demo wrote'
+
+install: $(STAMP)
+
+$(STAMP): setup.py requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 10) or \
+	  sys.exit("mmseg_acl needs Python 3.10 or newer, %s is %s: make PYTHON=python3.11 ..." % (sys.executable, v))'
+	@echo 'Making the environment in $(VENV): this takes some minutes the first time.'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo '  installing torch, the OpenMMLab stack and the tools for tests ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --requirement requirements.txt --editable '.[dev]'
+	@# Its own pins exclude NumPy 2, which the stack needs and with which it works.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --constraint constraints.txt pysodmetrics
+	@touch $@
+	@echo '  done.'
+
+demo: $(STAMP)
+	@$(BIN)/python tools/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-quick: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(STAMP)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:
+	rm -rf $(VENV) work_dirs/demo

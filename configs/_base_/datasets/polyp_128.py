@@ -1,0 +1,12 @@
+# Kvasir-SEG and CVC-ClinicDB together at 128 x 128: PraNet's 1450 training and 162 test images.
+_base_ = 'semi_128.py'
+
+train_dataloader = dict(
+    dataset=dict(
+        labelled=dict(type='PolypDataset'),
+        unlabelled=dict(type='PolypDataset'),
+        partition='polyp/quarter',
+    )
+)
+val_dataloader = dict(dataset=dict(type='PolypDataset', ann_file='polyp/test'))
+test_dataloader = val_dataloader

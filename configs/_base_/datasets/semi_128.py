@@ -1,0 +1,81 @@
+# The laptop track: 128 x 128, scales 0.8 to 1.25, loaded in the training process.
+# A data set file (kvasir_128.py and so on) names the images. Geometry is drawn once for
+# all views of an image, so they are aligned pixel by pixel; they differ in colours.
+crop_size = (128, 128)
+geometry = [
+    dict(type='RandomResize', scale=crop_size, ratio_range=(0.8, 1.25), resize_type='mmseg.Resize'),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='PadFields', size=crop_size),
+    dict(
+        type='RandomFlip',  # two independent flips, as one draw
+        prob=[0.25, 0.25, 0.25],
+        direction=['horizontal', 'vertical', 'diagonal'],
+    ),
+]
+strong_colors = [
+    dict(type='ColorJitter', brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25, prob=0.8),
+    dict(
+        type='RandomGrayscale', prob=0.2, keep_channels=True, channel_weights=(0.114, 0.587, 0.299)
+    ),
+    dict(type='RandomGaussianBlur', sigma=(0.1, 2.0), prob=0.5),
+]
+sup_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadPolypMask'),
+    dict(type='MarkValid'),
+    *geometry,
+    dict(type='Views', sup=[]),
+]
+unsup_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadPolypMask', hidden=True),
+    dict(type='MarkValid'),
+    *geometry,
+    dict(type='Views', unsup_weak=[], unsup_strong=strong_colors),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=crop_size, keep_ratio=False),
+    dict(type='LoadPolypMask'),  # after Resize: scored at the mask's original size
+    dict(type='PackSegInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='SourceRatioSampler', ratio=(4, 4)),
+    collate_fn=dict(type='branch_collate'),
+    dataset=dict(
+        type='SemiSupervisedDataset',
+        labelled=dict(type='PolypDataset', pipeline=sup_pipeline),
+        unlabelled=dict(type='PolypDataset', labelled=False, pipeline=unsup_pipeline),
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='PolypDataset', pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='PolypMetric')
+test_evaluator = val_evaluator
+
+# A plain mmseg segmentor on the labelled images: train_dataloader = _base_.supervised_dataloader
+supervised_dataloader = dict(
+    sampler=dict(ratio=(8,)),
+    collate_fn=dict(type='pseudo_collate'),
+    dataset=dict(
+        labelled=dict(
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadPolypMask'),
+                *geometry,
+                dict(type='PackSegInputs'),
+            ]
+        ),
+        unlabelled=None,
+    ),
+)

@@ -1,0 +1,139 @@
+"""The stack below this package: is it there, is it fit, and imported without its noise.
+
+The import names ``torch``, ``mmengine``, ``mmcv`` and ``mmseg`` come from two families of
+distributions (see README.md). This module imports nothing of them at its top, so that it can say
+what to install where they are missing.
+"""
+
+import contextlib
+import importlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+
+# Import name -> first version that serves, first version that does not.
+VERSIONS = {
+    'torch': ('2.0', '3'),
+    'mmengine': ('0.10', '1'),
+    'mmcv': ('2.0.1', '3'),
+    'mmseg': ('1.2', '2'),
+}
+# mmseg imports these parts by itself as soon as something is built; importing them here keeps
+# what they print in one place, and shows a broken part before a run starts.
+PARTS = (
+    'mmseg.datasets',
+    'mmseg.engine',
+    'mmseg.evaluation',
+    'mmseg.models',
+    'mmseg.visualization',
+)
+
+INSTALL_DEFAULT = (
+    'pip install "torch>=2.4,<3" "onedl-mmengine>=0.10.8,<0.11" "onedl-mmcv>=2.3,<3" '
+    '"onedl-mmsegmentation>=1.4,<2"'
+)
+INSTALL_OPENMMLAB = (
+    'pip install "torch>=2.0,<3" "mmengine>=0.10.4,<0.11" "mmcv>=2.0.1,<2.2" '
+    '"mmsegmentation>=1.2,<2" "numpy<2" ftfy regex'
+)
+
+# Lines printed to stdout while the stack is imported: an optional data source that is not there.
+PRINTED_NOISE = {'Could not import OneDL'}
+# Beginnings (regular expressions) of warnings that name no fault of the user's.
+WARNED_NOISE = (
+    # The optional compiled operators; nothing here uses them.
+    r'Fail to import ``MultiScaleDeformableAttention``',
+    r'`torch\.jit\.\w+` is deprecated',
+    # Two channels are what the methods need; one channel is supported, too.
+    r'For binary segmentation, we suggest using',
+    # PolypMetric scores probabilities at 0.5, whatever threshold a head has.
+    r'threshold is not defined for binary',
+    # True of every mmseg config: the losses ignore the pixels that the padding marks.
+    r'Default ``avg_non_ignore`` is False',
+)
+# Beginnings of log lines that mmengine's own hooks and metrics cause.
+LOGGED_NOISE = (
+    r'The prefix is not set in metric class',
+    r'"FileClient" will be deprecated in future',
+    r'"HardDiskBackend" is the alias of "LocalBackend"',
+)
+
+
+def check_stack() -> None:
+    """Import the stack quietly and make sure that it serves.
+
+    Raises:
+        ImportError: If a part is missing, has an unusable version or does not import. The message
+            names every such part and gives the commands that install the stack.
+    """
+    hide_warnings()
+    with _printed_noise_hidden():
+        problems = [problem for name in VERSIONS if (problem := _find_problem(name))]
+        if not problems:
+            problems = [problem for part in PARTS if (problem := _find_import_problem(part))][:1]
+    if problems:
+        listed = '\n'.join(f'  - {problem}' for problem in problems)
+        raise ImportError(
+            f'mmseg_acl needs torch, mmengine, mmcv and mmseg, and this environment does not serve:'
+            f'\n{listed}\nInstall the default stack:\n  {INSTALL_DEFAULT}\n'
+            f"or OpenMMLab's own releases:\n  {INSTALL_OPENMMLAB}"
+        )
+
+
+def hide_warnings() -> None:
+    """Ignore the stack's warnings listed in ``WARNED_NOISE``; every other one still shows."""
+    for message in WARNED_NOISE:
+        warnings.filterwarnings('ignore', message=message)
+
+
+def hide_log_noise(logger: logging.Logger) -> None:
+    """Drop the log lines listed in ``LOGGED_NOISE`` from a runner's logger."""
+    pattern = re.compile('|'.join(LOGGED_NOISE))
+    logger.addFilter(lambda record: not pattern.match(record.getMessage()))
+
+
+@contextlib.contextmanager
+def _printed_noise_hidden() -> Iterator[None]:
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(captured):
+            yield
+    finally:
+        for line in captured.getvalue().splitlines():
+            if line not in PRINTED_NOISE:
+                print(line)
+
+
+def _find_problem(name: str) -> str | None:
+    """What is wrong with one package of the stack, or None."""
+    problem = _find_import_problem(name)
+    if problem:
+        return problem
+    version = importlib.import_module(name).__version__
+    first, stop = VERSIONS[name]
+    if not _release(first) <= _release(version) < _release(stop):
+        return f'{name} is version {version}; {first} or newer, below {stop}, is needed'
+    return None
+
+
+def _find_import_problem(name: str) -> str | None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name:
+            return f'{name} is not installed'
+        return f'{name} is installed but needs {error.name}: pip install {error.name}'
+    # A wrong partner fails an assertion in mmseg and mmcv; a library of the system, an OSError.
+    except (ImportError, AssertionError, AttributeError, OSError) as error:
+        hint = ''
+        if 'libGL' in str(error):
+            hint = ' (on a machine without a screen: pip install opencv-python-headless)'
+        return f'{name} is installed but does not import: {error}{hint}'
+    return None
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version: '2.13.0+cpu' -> (2, 13, 0)."""
+    return tuple(int(number) for number in re.findall(r'\d+', version.split('+')[0])[:3])

@@ -1,0 +1,50 @@
+"""Data sets, samplers and transforms, registered with mmseg."""
+
+from mmseg_acl.datasets.partitions import draw_partitions, read_list, shipped_lists
+from mmseg_acl.datasets.polyp import (
+    CVC300Dataset,
+    CVCClinicDBDataset,
+    CVCColonDBDataset,
+    ETISLaribPolypDBDataset,
+    KvasirSEGDataset,
+    PolypDataset,
+    default_data_root,
+)
+from mmseg_acl.datasets.samplers import Draw, SourceRatioSampler
+from mmseg_acl.datasets.semi_supervised import SemiSupervisedDataset
+from mmseg_acl.datasets.synthetic import write_synthetic
+from mmseg_acl.datasets.transforms import (
+    ColorJitter,
+    LoadPolypMask,
+    MarkValid,
+    PadFields,
+    RandomGaussianBlur,
+    Views,
+    branch_collate,
+    read_polyp_mask,
+)
+
+__all__ = [
+    'CVC300Dataset',
+    'CVCClinicDBDataset',
+    'CVCColonDBDataset',
+    'ColorJitter',
+    'Draw',
+    'ETISLaribPolypDBDataset',
+    'KvasirSEGDataset',
+    'LoadPolypMask',
+    'MarkValid',
+    'PadFields',
+    'PolypDataset',
+    'RandomGaussianBlur',
+    'SemiSupervisedDataset',
+    'SourceRatioSampler',
+    'Views',
+    'branch_collate',
+    'default_data_root',
+    'draw_partitions',
+    'read_list',
+    'read_polyp_mask',
+    'shipped_lists',
+    'write_synthetic',
+]

@@ -1,0 +1,100 @@
+"""Lists of image names: the ones this package ships, a user's own, and how partitions are drawn.
+
+A list is a text file with one entry a line. An entry is a file name without suffix (`149`), or the
+same behind a sub-folder (`CVC-300/149`) as in the joint lists.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+LISTS = Path(__file__).parent / 'lists'
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
+FRACTIONS = {'half': 2, 'quarter': 4, 'eighth': 8}
+PARTITION_SEED = 2023
+
+
+def shipped_lists() -> list[str]:
+    """Names of the lists in this package, for example `kvasir/quarter`."""
+    return sorted(
+        path.relative_to(LISTS).with_suffix('').as_posix() for path in LISTS.rglob('*.txt')
+    )
+
+
+def read_list(name_or_path: str | Path) -> list[str]:
+    """Read a list of image names.
+
+    Args:
+        name_or_path: A shipped name such as `kvasir/quarter`, or the path of a text file. A
+            relative path counts from the working directory. Blank lines are skipped, image
+            suffixes dropped.
+
+    Returns:
+        The entries, in the order of the file.
+
+    Raises:
+        FileNotFoundError: It is neither a shipped name nor a file.
+        ValueError: The list is empty or holds an entry twice.
+    """
+    shipped = shipped_lists()
+    path = LISTS / f'{name_or_path}.txt' if str(name_or_path) in shipped else Path(name_or_path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no list '{name_or_path}': give the path of a text file with one image name a line, "
+            f'or one of the shipped lists: {", ".join(shipped)}'
+        )
+    # utf-8-sig: editors on Windows put a byte-order mark before the first name.
+    lines = (line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines())
+    entries = [_without_suffix(line) for line in lines if line]
+    if not entries:
+        raise ValueError(f"list '{path}' is empty: write one image name a line")
+    repeated = [entry for entry, count in Counter(entries).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"list '{path}' repeats {len(repeated)} entries ({', '.join(repeated[:5])})"
+            ': keep one line of each'
+        )
+    return entries
+
+
+def draw_partitions(
+    names: Sequence[str], seed: int = PARTITION_SEED, num_dev: int = 0
+) -> dict[str, list[str]]:
+    """Draw nested labelled partitions: an eighth inside a quarter inside a half.
+
+    The shipped partitions are `draw_partitions(read_list('kvasir/train'), num_dev=100)`, the same
+    of `clinicdb/train` with `num_dev=60`, and of `polyp/train` without a development part.
+
+    Args:
+        names: The training list.
+        seed: Seed of the one permutation that all parts are cut from.
+        num_dev: Size of a further part, `dev`, that lies outside the half: labelled images to
+            choose settings on, so that no test set is touched. At most half of the names.
+
+    Returns:
+        Part name to its names, in the order of `names`: `half`, `quarter`, `eighth` (sizes rounded
+        down) and, if `num_dev` is positive, `dev`.
+
+    Raises:
+        ValueError: `num_dev` is negative or does not fit outside the half.
+    """
+    outside = len(names) - len(names) // FRACTIONS['half']
+    if not 0 <= num_dev <= outside:
+        raise ValueError(
+            f'num_dev={num_dev} must lie in 0 to {outside}, the number of names outside the half'
+        )
+    # The legacy generator's stream is frozen by NumPy's policy: the draw stays reproducible.
+    order = np.random.RandomState(seed).permutation(len(names))
+    chosen = {part: order[: len(names) // divisor] for part, divisor in FRACTIONS.items()}
+    if num_dev:
+        chosen['dev'] = order[-num_dev:]
+    return {part: [names[i] for i in sorted(indices)] for part, indices in chosen.items()}
+
+
+def _without_suffix(entry: str) -> str:
+    stem, dot, suffix = entry.rpartition('.')
+    return stem if dot + suffix.lower() in IMAGE_SUFFIXES else entry

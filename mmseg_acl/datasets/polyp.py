@@ -1,0 +1,230 @@
+"""Polyp segmentation data sets: `<folder>/images/` and `<folder>/masks/`, paired by file stem."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, read_list
+
+DATA_ROOT_VARIABLE = 'MMSEG_ACL_DATA'
+NUM_SHOWN_PROBLEMS = 5
+
+
+def default_data_root() -> Path:
+    """Folder of all data sets: environment variable `MMSEG_ACL_DATA`, else `data/`."""
+    return Path(os.environ.get(DATA_ROOT_VARIABLE) or 'data')
+
+
+@DATASETS.register_module()
+class PolypDataset(BaseSegDataset):
+    """Images of polyps with binary masks.
+
+    An entry `a/b` of the list stands for `<data_root>/<folder>/a/images/b.*` and
+    `<data_root>/<folder>/a/masks/b.*`; the two suffixes may differ. All files are checked when the
+    list is loaded, and every problem found is in one error. Masks are read by `LoadPolypMask`.
+
+    Args:
+        ann_file: A shipped list (`kvasir/train`), the path of a list, or `''` for every image
+            of the folder.
+        folder: Sub-folder of `data_root`. `None` takes the class's own.
+        data_root: Folder of the data sets. `None` takes `MMSEG_ACL_DATA` from the environment, else
+            `data/`.
+        exclude: Lists whose entries are left out.
+        labelled: Whether every image needs a mask. If not, a fitting mask that exists is named
+            `hidden_map_path` in the sample's information, for diagnosis only; it is never a label.
+        **kwargs: Arguments of `mmseg.datasets.BaseSegDataset`.
+
+    Raises:
+        FileNotFoundError: A folder, list, image or mask is missing.
+        ValueError: A file is empty, unreadable or ambiguous, an image and its mask differ in size,
+            or no image is left.
+    """
+
+    METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [255, 255, 255]])
+    FOLDER = ''
+
+    def __init__(
+        self,
+        ann_file: str = '',
+        folder: str | None = None,
+        data_root: str | None = None,
+        exclude: Sequence[str] = (),
+        labelled: bool = True,
+        **kwargs,
+    ) -> None:
+        if isinstance(exclude, str):
+            raise TypeError(f"exclude='{exclude}' must be a list of lists: write ['{exclude}']")
+        root = default_data_root() if data_root is None else Path(data_root)
+        self.folder = root / (self.FOLDER if folder is None else folder)
+        self.exclude = list(exclude)
+        self.labelled = labelled
+        super().__init__(ann_file=ann_file, data_root=str(root), **kwargs)
+
+    def _join_prefix(self) -> None:
+        """Nothing to join: `ann_file` is a list's name or path, and entries carry their folders."""
+
+    def load_data_list(self) -> list[dict]:
+        """Pair the list's images with their masks and check every file.
+
+        Returns:
+            One dictionary an image: `img_path`, `name` (its entry), `seg_map_path` if labelled or
+            perhaps `hidden_map_path` if not, `label_map`, `reduce_zero_label` and `seg_fields`.
+        """
+        files = _Folders(self.folder)
+        entries = read_list(self.ann_file) if self.ann_file else files.image_stems()
+        excluded = {entry for name in self.exclude for entry in read_list(name)}
+        entries = [entry for entry in entries if entry not in excluded]
+        if not entries:
+            source = f"list '{self.ann_file}'" if self.ann_file else f"'{self.folder}/images'"
+            left_out = f' after leaving out {self.exclude}' if self.exclude else ''
+            raise ValueError(f'{source} has no image{left_out}: nothing to load')
+
+        files.require(entries, ('images', 'masks') if self.labelled else ('images',))
+
+        samples, missing, unfit = [], [], []
+        for entry in entries:
+            sample = dict(
+                name=entry,
+                label_map=self.label_map,
+                reduce_zero_label=self.reduce_zero_label,
+                seg_fields=[],
+            )
+            try:
+                image = files.find(entry, 'images')
+                size = _image_size(image)
+                sample['img_path'] = str(image)
+                if self.labelled:
+                    sample['seg_map_path'] = str(_fitting_mask(files, entry, image, size))
+                elif hidden := _hidden_mask(files, entry, image, size):
+                    sample['hidden_map_path'] = str(hidden)
+                samples.append(sample)
+            except FileNotFoundError as error:
+                missing.append(str(error))
+            except ValueError as error:
+                unfit.append(str(error))
+        problems = missing + unfit
+        if problems:
+            shown = '\n  '.join(problems[:NUM_SHOWN_PROBLEMS])
+            more = len(problems) - NUM_SHOWN_PROBLEMS
+            raise (FileNotFoundError if missing else ValueError)(
+                f"{len(problems)} of the {len(entries)} images of '{self.ann_file or self.folder}' "
+                f'cannot be used:\n  {shown}' + (f'\n  and {more} more' if more > 0 else '') + '\n'
+                'Mend or add these files, or take the images off the list.'
+            )
+        return samples
+
+
+@DATASETS.register_module()
+class KvasirSEGDataset(PolypDataset):
+    """Kvasir-SEG (Jha et al. 2020): 1000 frames of varying size, masks as jpg."""
+
+    FOLDER = 'Kvasir-SEG'
+
+
+@DATASETS.register_module()
+class CVCClinicDBDataset(PolypDataset):
+    """CVC-ClinicDB (Bernal et al. 2015): 612 frames of 384 x 288 from 29 sequences."""
+
+    FOLDER = 'CVC-ClinicDB'
+
+
+@DATASETS.register_module()
+class CVC300Dataset(PolypDataset):
+    """CVC-300 (Vazquez et al. 2017): 60 frames of 574 x 500, which CVC-ColonDB contains too."""
+
+    FOLDER = 'CVC-300'
+
+
+@DATASETS.register_module()
+class CVCColonDBDataset(PolypDataset):
+    """CVC-ColonDB (Tajbakhsh et al. 2015): 380 frames of 574 x 500."""
+
+    FOLDER = 'CVC-ColonDB'
+
+
+@DATASETS.register_module()
+class ETISLaribPolypDBDataset(PolypDataset):
+    """ETIS-LaribPolypDB (Silva et al. 2014): 196 frames of 1225 x 966."""
+
+    FOLDER = 'ETIS-LaribPolypDB'
+
+
+class _Folders:
+    """Image files under a folder by stem; every sub-folder is listed once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._listed: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(self, entry: str, kind: str) -> Path:
+        """The one file of an entry; `kind` is `images` or `masks`."""
+        parent, _, stem = entry.rpartition('/')
+        folder = self.folder / parent / kind
+        found = self._list(folder).get(stem, [])
+        if not found:
+            suffixes = ', '.join(IMAGE_SUFFIXES)
+            raise FileNotFoundError(f'{folder / stem}: no file with one of the suffixes {suffixes}')
+        if len(found) > 1:
+            raise ValueError(f'{folder / stem}: ambiguous, {" and ".join(p.name for p in found)}')
+        return found[0]
+
+    def image_stems(self) -> list[str]:
+        """All stems of `<folder>/images`, sorted."""
+        self.require([''], ['images'])
+        return sorted(self._list(self.folder / 'images'))
+
+    def require(self, entries: Sequence[str], kinds: Sequence[str]) -> None:
+        """Raise one error for a folder that is missing altogether, not one an image."""
+        for parent in sorted({entry.rpartition('/')[0] for entry in entries}):
+            for kind in kinds:
+                folder = self.folder / parent / kind
+                if not folder.is_dir():
+                    raise FileNotFoundError(
+                        f"folder '{folder}' does not exist: set the environment variable "
+                        f"{DATA_ROOT_VARIABLE} (or the data set's data_root) to the folder that "
+                        'holds Kvasir-SEG/, CVC-ClinicDB/ and so on, each with images/ and masks/'
+                    )
+
+    def _list(self, folder: Path) -> dict[str, list[Path]]:
+        if folder not in self._listed:
+            by_stem: dict[str, list[Path]] = {}
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.'):
+                    by_stem.setdefault(path.stem, []).append(path)
+            self._listed[folder] = by_stem
+        return self._listed[folder]
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    """Width and height from the file's header, without decoding it."""
+    if path.stat().st_size == 0:
+        raise ValueError(f'{path}: the file is empty (0 bytes)')
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:  # PIL's UnidentifiedImageError is one
+        raise ValueError(f'{path}: not a readable image ({error})') from error
+
+
+def _fitting_mask(files: _Folders, entry: str, image: Path, size: tuple[int, int]) -> Path:
+    mask = files.find(entry, 'masks')
+    mask_size = _image_size(mask)
+    if mask_size != size:
+        raise ValueError(
+            f'{image} is {size[0]} x {size[1]}, its mask {mask} is {mask_size[0]} x {mask_size[1]}'
+        )
+    return mask
+
+
+def _hidden_mask(files: _Folders, entry: str, image: Path, size: tuple[int, int]) -> Path | None:
+    """The mask of an unlabelled image if there is a fitting one; it needs none."""
+    try:
+        return _fitting_mask(files, entry, image, size)
+    except (FileNotFoundError, ValueError):
+        return None

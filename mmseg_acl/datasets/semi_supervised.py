@@ -1,0 +1,146 @@
+"""Labelled and unlabelled images as one data set."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmseg.registry import DATASETS
+from torch.utils.data import Dataset
+
+from mmseg_acl.datasets.partitions import FRACTIONS, read_list
+from mmseg_acl.datasets.samplers import Draw
+
+
+@DATASETS.register_module()
+class SemiSupervisedDataset(Dataset):
+    """A labelled source followed by an unlabelled one.
+
+    Any mmseg data set can be a source. With a `Draw` as index the sample is built under generators
+    seeded from the draw, so it is the same with any number of workers and after a resume.
+
+    Args:
+        labelled: Config of the labelled source.
+        unlabelled: Config of the unlabelled source; `None` for supervised training.
+        partition: A shipped partition such as `kvasir/quarter`: the labelled source takes this
+            list, the unlabelled one the rest of `kvasir/train`. Both must be `PolypDataset`s
+            without an `ann_file`. `None` leaves the configs as they are.
+
+    Raises:
+        FileNotFoundError: There is no such partition.
+        ValueError: A source is empty, the sources share an image, the partition is none of
+            half, quarter, eighth and train, or a source has an `ann_file` beside it.
+    """
+
+    def __init__(
+        self, labelled: dict, unlabelled: dict | None = None, partition: str | None = None
+    ) -> None:
+        if partition is not None:
+            labelled, unlabelled = _with_partition(labelled, unlabelled, partition)
+        configs = [labelled] if unlabelled is None else [labelled, unlabelled]
+        self.sources = [DATASETS.build(config) for config in configs]
+        self.full_init()
+
+    def full_init(self) -> None:
+        """Load the sources' lists (a no-op where they are loaded) and check them."""
+        for source in self.sources:
+            source.full_init()
+        for name, size in zip(('labelled', 'unlabelled'), self.source_sizes, strict=False):
+            if size == 0:
+                raise ValueError(f'the {name} source has no image: check its list')
+        if len(self.sources) == 2:
+            self._check_disjoint()
+
+    @property
+    def metainfo(self) -> dict:
+        """Meta information of the labelled source: classes and palette."""
+        return self.sources[0].metainfo
+
+    @property
+    def source_sizes(self) -> list[int]:
+        """Number of images of each source."""
+        return [len(source) for source in self.sources]
+
+    def __len__(self) -> int:
+        return sum(self.source_sizes)
+
+    def get_data_info(self, index: int) -> dict:
+        """Information on one image, as its source gives it."""
+        source, local = self._locate(index)
+        return self.sources[source].get_data_info(local)
+
+    def __getitem__(self, index: int) -> dict:
+        source, local = self._locate(index)
+        if not isinstance(index, Draw):
+            return self.sources[source][local]
+        with _random_scope([index.seed, source, index.number]):
+            return self.sources[source][local]
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f'index {int(index)} is outside 0 to {len(self) - 1}')
+        starts = [0, *itertools.accumulate(self.source_sizes)]
+        source = bisect_right(starts, index) - 1
+        return source, int(index) - starts[source]
+
+    def _check_disjoint(self) -> None:
+        labelled, unlabelled = (
+            [source.get_data_info(i)['img_path'] for i in range(len(source))]
+            for source in self.sources
+        )
+        known = set(labelled)
+        shared = [path for path in unlabelled if path in known]
+        if shared:
+            raise ValueError(
+                f'{len(shared)} images are both labelled and unlabelled, the first is {shared[0]}: '
+                "leave the labelled list out of the unlabelled source with exclude=['<list>']"
+            )
+
+
+def _with_partition(
+    labelled: dict, unlabelled: dict | None, partition: str
+) -> tuple[dict, dict | None]:
+    group, _, part = partition.rpartition('/')
+    parts = (*FRACTIONS, 'train')
+    if part not in parts:
+        raise ValueError(
+            f"partition='{partition}' must end in one of {', '.join(parts)}, as 'kvasir/quarter' "
+            'does; for a list of your own set partition=None and give the labelled source '
+            'ann_file=<list>, the unlabelled one exclude=[<list>]'
+        )
+    read_list(partition)  # an unknown data set is named here, with the lists there are
+    labelled, unlabelled = copy.deepcopy(labelled), copy.deepcopy(unlabelled)
+    for config in filter(None, (labelled, unlabelled)):
+        if config.get('ann_file'):
+            raise ValueError(
+                f"partition='{partition}' and ann_file='{config['ann_file']}' both name a list: "
+                "set partition=None or ann_file=''"
+            )
+    labelled['ann_file'] = partition
+    if unlabelled is not None:
+        unlabelled['ann_file'] = f'{group}/train'
+        unlabelled['exclude'] = [*unlabelled.get('exclude', ()), partition]
+    return labelled, unlabelled
+
+
+@contextmanager
+def _random_scope(key: Sequence[int]) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's CPU generators; restore their states at the end."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    python_seed, numpy_seed, torch_seed = np.random.SeedSequence(key).generate_state(3).tolist()
+    random.seed(python_seed)
+    np.random.seed(numpy_seed)
+    # Not torch.manual_seed: it would seed accelerators too, whose state is not restored here.
+    torch.default_generator.manual_seed(torch_seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

@@ -1,0 +1,77 @@
+"""Read checkpoints without executing what is in them, and fit them to a model exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import Tensor, nn
+
+# What mmengine stores beside tensors: the logger's histories, which are numpy arrays in a buffer.
+STORED_BY_MMENGINE = [
+    HistoryBuffer,
+    np.ndarray,
+    np.dtype,
+    getattr(np, '_core', getattr(np, 'core', None)).multiarray._reconstruct,
+    getattr(np, '_core', getattr(np, 'core', None)).multiarray.scalar,
+    *(type(np.dtype(code)) for code in ('f8', 'f4', 'i8', 'i4', 'u1', '?')),
+]
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Content of a checkpoint, by a loader that builds tensors and mmengine's own records only.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a checkpoint, is cut short, or holds objects that a checkpoint does not need.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no checkpoint at {path}')
+    try:
+        with torch.serialization.safe_globals(STORED_BY_MMENGINE):
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f'{path} cannot be read as a checkpoint: {reason}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}; a checkpoint is a dict of tensors')
+    return content
+
+
+def state_of(checkpoint: dict) -> dict[str, Tensor]:
+    """The model's state in a checkpoint, whichever way it is wrapped."""
+    state = checkpoint.get('state_dict', checkpoint)
+    return {key.removeprefix('module.'): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def load_model_weights(model: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint into ``model``; every entry must find its place.
+
+    A plain mmseg checkpoint of the same segmentor fits a semi-supervised model as well: it fills student and
+    teacher.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint, or belongs to another model.
+    """
+    state = state_of(read_checkpoint(path))
+    expected = model.state_dict()
+    plain = model.student.state_dict() if hasattr(model, 'student') else {}
+    wanted = plain if plain and state.keys() == plain.keys() else expected
+    missing, foreign = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    shapes = [k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape]
+    if missing or foreign or shapes:
+        faults = [
+            f'{len(names)} {what}, such as {sorted(names)[0]!r}'
+            for names, what in ((missing, 'missing'), (foreign, 'unknown'), (shapes, 'of another shape'))
+            if names
+        ]
+        raise ValueError(
+            f'{path} was not made by this model ({type(model).__name__}, {len(expected)} entries): '
+            f'{"; ".join(faults)}. Give the config it was trained with'
+        )
+    model.load_state_dict(state, strict=wanted is expected)

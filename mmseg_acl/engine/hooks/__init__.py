@@ -1,0 +1,5 @@
+from mmseg_acl.engine.hooks.channels_last_hook import ChannelsLastHook
+from mmseg_acl.engine.hooks.mean_teacher_hook import MeanTeacherHook
+from mmseg_acl.engine.hooks.step_seed_hook import StepSeedHook
+
+__all__ = ['ChannelsLastHook', 'MeanTeacherHook', 'StepSeedHook']

@@ -1,0 +1,37 @@
+"""Tell the model when a step begins and ends."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+from torch import nn
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside a DDP wrapper, or itself."""
+    return model.module if is_model_wrapper(model) else model
+
+
+@HOOKS.register_module()
+class MeanTeacherHook(Hook):
+    """Announce each step to a semi-supervised model and let it update its teachers afterwards.
+
+    The iteration is the runner's own, so a resumed run goes on where it stopped. On a plain segmentor the
+    hook does nothing, so that one default list of hooks serves supervised runs as well.
+    """
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """``model.before_step(iteration)``."""
+        model = unwrapped(runner.model)
+        if hasattr(model, 'before_step'):
+            model.before_step(runner.iter)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        """``model.after_step()``: the EMA update."""
+        model = unwrapped(runner.model)
+        if hasattr(model, 'after_step'):
+            model.after_step()

@@ -1,0 +1,41 @@
+"""Validation of every network of a model."""
+
+from __future__ import annotations
+
+from mmengine.runner import ValLoop
+from mmseg.registry import LOOPS
+
+from mmseg_acl.engine.hooks.mean_teacher_hook import unwrapped
+
+
+@LOOPS.register_module()
+class StudentTeacherValLoop(ValLoop):
+    """Validate student and teacher; metrics are named ``student/mDice``, ``teacher/mDice``.
+
+    The two score differently, and which one is better is a finding, not a choice to be made before. A plain
+    segmentor is validated as usual, under bare names.
+    """
+
+    def run(self) -> dict:
+        """Launch validation. Returns the metrics of all networks."""
+        self.runner.call_hook('before_val')
+        self.runner.call_hook('before_val_epoch')
+        self.runner.model.eval()
+        model = unwrapped(self.runner.model)
+        metrics = {}
+        if hasattr(model, 'networks'):
+            chosen = model.predict_on
+            for network in model.networks:
+                model.predict_on = network
+                metrics.update({f'{network}/{k}': v for k, v in self._evaluate().items()})
+            model.predict_on = chosen
+        else:
+            metrics = self._evaluate()
+        self.runner.call_hook('after_val_epoch', metrics=metrics)
+        self.runner.call_hook('after_val')
+        return metrics
+
+    def _evaluate(self) -> dict:
+        for index, batch in enumerate(self.dataloader):
+            self.run_iter(index, batch)
+        return self.evaluator.evaluate(len(self.dataloader.dataset))

@@ -1,0 +1,206 @@
+"""One checkpoint on several test sets, seen and unseen, student and teacher side by side."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import DATASETS, MODELS
+from prettytable import PrettyTable
+from rich.progress import track
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmseg_acl.datasets.polyp import PolypDataset, default_data_root
+from mmseg_acl.engine import load_model_weights
+from mmseg_acl.evaluation.polyp_metric import ImageScore, PolypMetric
+
+
+class TestSet(NamedTuple):
+    """A test set by its short name: folder below the data root and list of images ('' = all)."""
+
+    folder: str
+    ann_file: str
+
+
+TEST_SETS = {
+    'kvasir': TestSet('Kvasir-SEG', 'kvasir/test'),
+    'clinicdb': TestSet('CVC-ClinicDB', 'clinicdb/test'),
+    'cvc300': TestSet('CVC-300', 'cvc300/test'),
+    'colondb': TestSet('CVC-ColonDB', 'colondb/test'),
+    'etis': TestSet('ETIS-LaribPolypDB', 'etis/test'),
+    'synthetic': TestSet('Synthetic/test', ''),
+}
+
+# {set: {network: {protocol: {metric: percent}}}}
+Results = dict[str, dict[str, dict[str, dict[str, float]]]]
+
+
+def evaluate_checkpoint(
+    config: Config,
+    checkpoint: str,
+    out_dir: str,
+    datasets: Sequence[str] | None = None,
+    protocols: Sequence[str] = ('image',),
+    networks: Sequence[str] | None = None,
+) -> Results:
+    """Score a checkpoint and write ``results.json`` and ``per_image.csv`` into ``out_dir``.
+
+    Every image is read once and goes once through each network. Prints a table for each protocol.
+
+    Args:
+        config: Config of the model; its test pipeline and data root are used.
+        checkpoint: Weights of this model.
+        out_dir: Folder of the two files, made if needed.
+        datasets: Names from ``TEST_SETS``. None takes all that are present.
+        protocols: Protocols of ``PolypMetric``.
+        networks: ``'student'``, ``'teacher'`` or both. None takes all the model has; a plain
+            segmentor counts as a student.
+
+    Returns:
+        ``{set: {network: {protocol: {metric: percent}}}}``, which is what ``results.json`` holds.
+
+    Raises:
+        FileNotFoundError: A named set, a file of it or the checkpoint is missing.
+        ValueError: A name is unknown, no set is present, or the model lacks a network.
+    """
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"checkpoint '{checkpoint}' does not exist")
+    # Before the long part, so that an unknown protocol is found at once; a plain model needs one.
+    metrics = {network: PolypMetric(protocols) for network in networks or ('student', 'teacher')}
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    loaders = build_loaders(config, datasets)
+
+    model = MODELS.build(config.model)
+    load_model_weights(model, checkpoint)
+    model.to(get_device()).eval()
+    metrics = {name: metrics[name] for name in _choose_networks(model, networks)}
+
+    results: Results = {}
+    rows: list[tuple[str, str, ImageScore]] = []
+    counts: dict[str, int] = {}
+    for name, loader in loaders.items():
+        _forward(model, loader, metrics, name)
+        results[name] = {}
+        counts[name] = len(loader.dataset)
+        for network, metric in metrics.items():
+            results[name][network] = metric.compute_protocols(metric.results)
+            rows += [(name, network, score) for score in metric.per_image]
+            metric.results.clear()
+
+    _write(Path(out_dir), results, rows)
+    print('\n'.join(format_table(results, counts, protocol) for protocol in protocols))
+    print(f'written: {Path(out_dir) / "results.json"}, {Path(out_dir) / "per_image.csv"}')
+    return results
+
+
+def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, DataLoader]:
+    """Data loaders of the named test sets (None: of all that are present), every file checked.
+
+    Raises:
+        FileNotFoundError: A named set or a file of it is missing.
+        ValueError: A name is unknown, or no set is present.
+    """
+    dataset = config.test_dataloader.dataset
+    if 'pipeline' not in dataset:
+        raise ValueError(
+            'test_dataloader.dataset has no pipeline of its own '
+            f'(type={dataset.get("type")!r}); give it the one that the test sets are to be read by'
+        )
+    root = Path(dataset.get('data_root') or default_data_root())
+    present = [name for name in TEST_SETS if (root / TEST_SETS[name].folder / 'images').is_dir()]
+    for name in names or ():
+        if name not in TEST_SETS:
+            raise ValueError(f'test set {name!r} is unknown, there are {", ".join(TEST_SETS)}')
+        if name not in present:
+            raise FileNotFoundError(
+                f"test set {name!r}: there is no folder '{root / TEST_SETS[name].folder}' with "
+                'images/ and masks/. Set MMSEG_ACL_DATA to the folder that holds it, or leave the '
+                f'set out; present are {", ".join(present) or "none"}'
+            )
+    if not present:
+        raise ValueError(
+            f"no test set lies under '{root}': set MMSEG_ACL_DATA to the folder that holds "
+            + ', '.join(test_set.folder for test_set in TEST_SETS.values())
+        )
+    loader = dict(
+        batch_size=1,
+        num_workers=config.test_dataloader.get('num_workers', 0),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    loaders = {}
+    for name in names or present:
+        folder, ann_file = TEST_SETS[name]
+        # All sets are of this class, whatever class the config's own test set has.
+        built = DATASETS.build(
+            dict(
+                type=PolypDataset,
+                data_root=str(root),
+                folder=folder,
+                ann_file=ann_file,
+                test_mode=True,
+                pipeline=dataset.pipeline,
+            )
+        )
+        built.full_init()
+        loaders[name] = Runner.build_dataloader(dict(loader, dataset=built))
+    return loaders
+
+
+def format_table(results: Results, counts: dict[str, int], protocol: str) -> str:
+    """A readable table of one protocol's scores, two decimals."""
+    scores = {
+        (name, network): by_protocol[protocol]
+        for name, by_network in results.items()
+        for network, by_protocol in by_network.items()
+    }
+    metrics = list(next(iter(scores.values())))
+    table = PrettyTable(
+        ['set', 'network', 'images', *metrics], title=f'protocol {protocol}, percent'
+    )
+    table.align = 'r'
+    table.align['set'] = table.align['network'] = 'l'
+    for (name, network), values in scores.items():
+        table.add_row([name, network, counts[name], *(f'{values[key]:.2f}' for key in metrics)])
+    return table.get_string()
+
+
+def _choose_networks(model: nn.Module, asked: Sequence[str] | None) -> Sequence[str]:
+    available = getattr(model, 'networks', ('student',))
+    missing = [name for name in asked or () if name not in available]
+    if missing:
+        raise ValueError(
+            f'{type(model).__name__} has no network {missing[0]!r}, it has {", ".join(available)}'
+        )
+    return asked or available
+
+
+@torch.no_grad()
+def _forward(
+    model: nn.Module,
+    loader: DataLoader,
+    metrics: dict[str, PolypMetric],
+    name: str,
+) -> None:
+    """Fill each network's metric with its results on one set."""
+    for batch in track(loader, description=f'{name:10s}', total=len(loader)):
+        for network, metric in metrics.items():
+            if hasattr(model, 'networks'):
+                model.predict_on = network
+            outputs = model.test_step(batch)
+            metric.process(batch, [output.to_dict() for output in outputs])
+
+
+def _write(out_dir: Path, results: Results, rows: list[tuple[str, str, ImageScore]]) -> None:
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+    with (out_dir / 'per_image.csv').open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(['set', 'network', *ImageScore._fields])
+        writer.writerows((name, network, *score) for name, network, score in rows)

@@ -1,0 +1,85 @@
+"""Losses on labels and on pseudo-labels (Eqs 12 and 14)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from mmseg_acl.models.semi.pseudo_label import IGNORE, probabilities
+
+
+def soft_dice_loss(prob: Tensor, target: Tensor, weight: Tensor, smooth: float = 1.0) -> Tensor:
+    """Dice loss an image, over the foreground classes, mean over images and classes.
+
+    ``1 - (2 sum(w p t) + s) / (sum(w p^2) + sum(w t^2) + s)`` (Milletari et al. 2016). mmseg's ``DiceLoss``
+    flattens classes and batch together, so that the background hides a missed polyp, and counts ignored
+    pixels; this one does neither. With squares in the denominator a soft target is its own optimum.
+
+    Args:
+        prob: (B, C, H, W) probabilities; class 0 is background.
+        target: (B, C, H, W) probabilities or one-hot labels.
+        weight: (B, H, W), 0 on ignored pixels.
+        smooth: Pixels added above and below; it decides how hard a false alarm on an empty image is.
+    """
+    weight = weight.unsqueeze(1)
+    p, t = prob[:, 1:], target[:, 1:]
+    overlap = (weight * p * t).sum(dim=(2, 3))
+    total = (weight * (p.square() + t.square())).sum(dim=(2, 3))
+    return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+
+
+@MODELS.register_module()
+class PolypDiceLoss(nn.Module):
+    """:func:`soft_dice_loss` as an mmseg ``loss_decode`` (Eq. 14), for softmax and sigmoid heads.
+
+    Args:
+        loss_weight: Factor of the loss.
+        smooth: See :func:`soft_dice_loss`.
+        loss_name: Key under which it is logged; it must begin with ``loss_``.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, smooth: float = 1.0, loss_name: str = 'loss_dice') -> None:
+        super().__init__()
+        self.loss_weight, self.smooth, self.loss_name = loss_weight, smooth, loss_name
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        ignore_index: int = IGNORE,
+    ) -> Tensor:
+        """Loss of logits ``pred`` (B, C or 1, H, W) against labels ``target`` (B, H, W).
+
+        ``avg_factor`` and ``reduction_override`` are part of mmseg's call; a Dice loss has no use for them.
+        """
+        prob = probabilities(pred)
+        known = target != ignore_index
+        one_hot = F.one_hot(target.where(known, 0), prob.shape[1]).movedim(-1, 1)
+        weight = known.to(prob) if weight is None else known * weight
+        return self.loss_weight * soft_dice_loss(prob, one_hot.to(prob), weight, self.smooth)
+
+
+def pseudo_label_loss(logits: Tensor, prob: Tensor, labels: Tensor) -> Tensor:
+    """Consistency loss of Eq. 12: cross-entropy with the hard labels plus Dice with the soft ones.
+
+    Args:
+        logits: (B, C or 1, H, W) of the student.
+        prob: (B, C, H, W) refined probabilities, no gradient.
+        labels: (B, H, W) pseudo-labels, 255 where both terms are to ignore the pixel.
+
+    Returns:
+        A scalar; 0, still connected to ``logits``, where every pixel is ignored.
+    """
+    known = labels != IGNORE
+    if logits.shape[1] == 1:
+        target = labels.where(known, 0).to(logits)
+        entropy = F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction='none') * known
+    else:
+        entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction='none')
+    cross_entropy = entropy.sum() / known.sum().clamp(min=1)
+    return cross_entropy + soft_dice_loss(probabilities(logits), prob, known.to(prob))

@@ -1,0 +1,168 @@
+"""ACL-Net: affinity contrastive learning for semi-supervised polyp segmentation (AAAI 2023)."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from mmseg_acl.models.heads.affinity_head import Affinity
+from mmseg_acl.models.losses import pseudo_label_loss
+from mmseg_acl.models.refinement import Refinement
+from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
+from mmseg_acl.models.semi.feature_tap import FeatureTap
+from mmseg_acl.models.semi.mixing import CutMix, mix
+from mmseg_acl.models.semi.pseudo_label import hard_labels, probabilities
+from mmseg_acl.models.semi.teacher import freeze
+
+
+@MODELS.register_module()
+class ACLNet(SemiSupervisedSegmentor):
+    """Pseudo-labels of an EMA teacher, refined by affinities of student, teacher, memory bank and image.
+
+    The components of the paper's Table 1: thresholded pseudo-labels (TR) are always there; affinity contrast
+    (AC), cross-image aggregation (AG), low-level (LA) and high-level (HA) refinement have a switch each.
+
+    Args:
+        segmentor: Config of an mmseg segmentor with two classes.
+        affinity: Arguments of the ``AffinityHead`` (Eq. 1) but its ``in_channels``.
+        contrast: Arguments of the ``ACLHead`` (Eqs 2 to 6). With ``affinity=dict(vectors='rows')`` its ``dim``,
+            the number of pixels of a feature map, has to be given.
+        aggregation: Arguments of the ``CAAHead`` (Eqs 7, 8).
+        refinement: Arguments of the ``PseudoLabelRefiner`` (Eqs 9 to 11); ``low`` and ``high`` switch LA, HA.
+        use_contrast: Switch of AC.
+        use_aggregation: Switch of AG; without it Eq. 8 has its teacher's half only.
+        cutmix: Arguments of :class:`~mmseg_acl.models.semi.mixing.CutMix`.
+        lambda_con: Weight of the consistency loss (Eq. 12).
+        lambda_tra: Weight of the contrastive loss (Eq. 4).
+        threshold: Pixels of a less confident pseudo-label are ignored, in [0, 1).
+        feature_stride: Stride at which affinities are computed; features are resized to it.
+        bank_min_keys: Keys each ring of the memory bank needs before the contrastive loss begins.
+        **kwargs: See :class:`SemiSupervisedSegmentor`.
+
+    Attributes:
+        refining: Whether pseudo-labels are refined now; ``PseudoLabelRefinementHook`` sets it.
+
+    Raises:
+        ValueError: AG without AC, which fills its bank; a threshold out of range; ``rows`` without ``dim``.
+    """
+
+    def __init__(
+        self,
+        segmentor: dict,
+        affinity: dict | None = None,
+        contrast: dict | None = None,
+        aggregation: dict | None = None,
+        refinement: dict | None = None,
+        use_contrast: bool = True,
+        use_aggregation: bool = True,
+        cutmix: dict | None = None,
+        lambda_con: float = 0.5,
+        lambda_tra: float = 0.5,
+        threshold: float = 0.0,
+        feature_stride: int = 8,
+        bank_min_keys: int = 1024,
+        **kwargs: Any,
+    ) -> None:
+        if use_aggregation and not use_contrast:
+            raise ValueError(
+                'use_aggregation=True needs use_contrast=True: clusters come from the memory bank that the '
+                'contrastive loss fills'
+            )
+        if not 0 <= threshold < 1:
+            raise ValueError(f'threshold is {threshold}; a confidence threshold is in [0, 1)')
+        super().__init__(segmentor, **kwargs)
+        self.student_tap, self.teacher_tap = FeatureTap(self.student), FeatureTap(self.teacher)
+
+        affinity = dict(affinity or {}, type='AffinityHead', in_channels=self.student_tap.channels)
+        self.affinity_head = MODELS.build(affinity).requires_grad_(use_contrast)
+        self.affinity_teacher = freeze(MODELS.build(affinity))
+        dim = self.affinity_head.dim or (contrast or {}).get('dim')
+        if dim is None:
+            raise ValueError("affinity=dict(vectors='rows') needs contrast=dict(dim=N), N pixels of a feature map")
+        contrast = dict(contrast or {}, type='ACLHead', dim=dim, min_keys=bank_min_keys)
+        self.acl_head = MODELS.build(contrast) if use_contrast else None
+        self.caa_head = MODELS.build(dict(aggregation or {}, type='CAAHead', dim=dim))
+        self.refiner = MODELS.build(dict(refinement or {}, type='PseudoLabelRefiner'))
+        self.use_aggregation = use_aggregation
+        self.refining = True
+
+        self.cutmix = CutMix(**dict(cutmix or {}, stride=feature_stride))
+        self.lambda_con, self.lambda_tra = lambda_con, lambda_tra
+        self.threshold = threshold
+        self.feature_stride = feature_stride
+
+    def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
+        """``loss_seg`` (Eq. 14), ``loss_con`` (Eq. 12), ``loss_tra`` (Eq. 4), and scalars to be watched."""
+        # The teacher labels the weak view; everything is then mixed with one geometry.
+        with self.teacher_tap if self.uses_affinity else nullcontext():
+            prob = probabilities(self.run_teacher(batch.weak))
+        boxes = self.cutmix.draw(batch.weak)
+        weak, strong, prob, valid = (mix(x, boxes) for x in (batch.weak, batch.strong, prob, batch.valid))
+
+        with self.student_tap if self.uses_affinity else nullcontext():
+            losses, _, logits = self.run_student(batch, strong)
+
+        student = teacher = None
+        if self.uses_affinity:
+            with torch.no_grad():
+                teacher = self.affinity_teacher(mix(self._on_grid(self.teacher_tap.pop(), weak), boxes))
+            student = self.affinity_head(self._on_grid(self.student_tap.pop()[-len(strong) :], weak))
+        if self.acl_head is not None:
+            found = self.acl_head(student, teacher, *self._pixels(prob, valid))
+            losses.update(found, loss_tra=self.lambda_tra * found['loss_tra'])
+            if self.use_aggregation:
+                self.caa_head.update(self.acl_head.bank, self.iteration)
+
+        prob = self.refine(prob, weak, student, teacher, valid).prob if self.refining else prob
+        labels = hard_labels(prob, valid, self.threshold)
+        losses['loss_con'] = self.lambda_con * pseudo_label_loss(logits, prob, labels)
+        return losses
+
+    @torch.no_grad()
+    def refine(
+        self, prob: Tensor, images: Tensor, student: Affinity | None, teacher: Affinity | None, valid: Tensor
+    ) -> Refinement:
+        """Refine the teacher's probabilities (Eqs 7 to 11).
+
+        Args:
+            prob: (B, 2, H, W) of the teacher.
+            images: (B, 3, H, W) weak views, for the low-level kernel.
+            student: The student's affinity, (B, N, d) vectors; None where HA is off.
+            teacher: The teacher's.
+            valid: (B, H, W) bool, false on padding.
+        """
+        affinity = None
+        if self.refiner.high:
+            affinity = self.caa_head(student.vectors, teacher.vectors, self._pixels(prob, valid)[1])
+        return self.refiner(prob, images, affinity, self._grid(images), valid)
+
+    @property
+    def uses_affinity(self) -> bool:
+        """Whether any component needs Eq. 1."""
+        return self.acl_head is not None or (self.refining and self.refiner.high)
+
+    def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """The segmentor and the affinity head."""
+        return [*super().ema_pairs(), (self.affinity_teacher, self.affinity_head)]
+
+    def _grid(self, images: Tensor) -> tuple[int, int]:
+        """Height and width of the affinity's grid."""
+        return images.shape[2] // self.feature_stride, images.shape[3] // self.feature_stride
+
+    def _on_grid(self, feature: Tensor, images: Tensor) -> Tensor:
+        """A head's feature (B, C, h, w), resized where it is not at the stride of the affinity."""
+        grid = self._grid(images)
+        if feature.shape[2:] == grid:
+            return feature
+        return F.interpolate(feature, size=grid, mode='bilinear', align_corners=False)
+
+    def _pixels(self, prob: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Foreground probability and validity of the grid's pixels, (B, N) each."""
+        grid = self._grid(prob)
+        p_fg = F.adaptive_avg_pool2d(prob[:, 1], grid).flatten(1)
+        return p_fg, F.adaptive_avg_pool2d(valid.to(prob), grid).flatten(1) >= 0.5

@@ -1,0 +1,46 @@
+"""Mean Teacher (Tarvainen & Valpola, NeurIPS 2017)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
+from mmseg_acl.models.semi.pseudo_label import IGNORE, probabilities
+from mmseg_acl.models.semi.rampup import sigmoid_rampup
+
+
+@MODELS.register_module()
+class MeanTeacher(SemiSupervisedSegmentor):
+    """Consistency of the student's probabilities with those of its EMA teacher.
+
+    The squared error between the two softmax outputs, on labelled and unlabelled images, mean over pixels
+    and classes; its weight rises by a sigmoid ramp. The student sees the strongly coloured view, the teacher
+    the weak one, so that the two get different noise on the same geometry.
+
+    Args:
+        segmentor: Config of an mmseg segmentor.
+        consistency_weight: Weight of the squared error after the ramp.
+        rampup_iters: Length of the ramp, counted from the end of the warm-up.
+        **kwargs: See :class:`SemiSupervisedSegmentor`.
+    """
+
+    def __init__(
+        self, segmentor: dict, consistency_weight: float = 10.0, rampup_iters: int = 400, **kwargs: Any
+    ) -> None:
+        super().__init__(segmentor, **kwargs)
+        self.consistency_weight, self.rampup_iters = consistency_weight, rampup_iters
+
+    def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
+        """``loss_seg`` and ``loss_con``."""
+        target = probabilities(self.run_teacher(torch.cat([batch.labelled, batch.weak])))
+        losses, labelled, unlabelled = self.run_student(batch, batch.strong)
+        error = (probabilities(torch.cat([labelled, unlabelled])) - target).square().mean(dim=1)
+        known = torch.cat([sample.gt_sem_seg.data for sample in batch.samples]) != IGNORE
+        valid = torch.cat([known, batch.valid])
+        ramp = sigmoid_rampup(self.iteration - self.warmup_iters, self.rampup_iters)
+        losses['loss_con'] = self.consistency_weight * ramp * (error * valid).sum() / valid.sum().clamp(min=1)
+        return losses

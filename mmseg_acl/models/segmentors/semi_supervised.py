@@ -1,0 +1,224 @@
+"""The base of every method: a student, its EMA teacher, and a labelled and an unlabelled batch."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.utils import OptSampleList, SampleList
+from torch import Tensor, nn
+
+from mmseg_acl.models.semi.joint_pass import joint_pass
+from mmseg_acl.models.semi.teacher import ema_decay, ema_update, freeze
+
+
+@dataclass
+class SemiBatch:
+    """One step's images, by view.
+
+    Attributes:
+        labelled: (L, 3, H, W) labelled images.
+        samples: Their data samples, with ``gt_sem_seg``.
+        weak: (U, 3, H, W) unlabelled images after geometry only.
+        strong: (U, 3, H, W) the same with strong colours, pixel-aligned with ``weak``.
+        valid: (U, H, W) bool, false on padding.
+        weak_samples: Data samples of the unlabelled images; they never carry ``gt_sem_seg``.
+    """
+
+    labelled: Tensor
+    samples: SampleList
+    weak: Tensor
+    strong: Tensor
+    valid: Tensor
+    weak_samples: SampleList
+
+
+@MODELS.register_module()
+class SemiSupervisedSegmentor(BaseSegmentor):
+    """Any mmseg segmentor as a student, with an EMA teacher beside it.
+
+    A method is a subclass that says in :meth:`semi_supervised_loss` what it does with a batch. Training
+    needs ``MeanTeacherHook`` among the hooks: it announces each step and, after it, updates the teacher.
+
+    Args:
+        segmentor: Config of an mmseg segmentor. Its ``data_preprocessor`` serves every view.
+        teacher_momentum: Decay of the EMA, in [0, 1); see :func:`~mmseg_acl.models.semi.teacher.ema_decay`.
+        warmup_iters: Iterations on labelled images alone. The teacher starts, as a copy, when they end.
+        predict_on: Which network ``predict`` runs, ``'student'`` or ``'teacher'``.
+        data_preprocessor: Config; by default the segmentor's own, applied to each view.
+        init_cfg: Passed to mmengine's ``BaseModule``.
+
+    Raises:
+        ValueError: A momentum, warm-up or network name outside what is allowed.
+    """
+
+    networks = ('student', 'teacher')
+
+    def __init__(
+        self,
+        segmentor: dict,
+        teacher_momentum: float = 0.999,
+        warmup_iters: int = 0,
+        predict_on: str = 'teacher',
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        if not 0 <= teacher_momentum < 1:
+            raise ValueError(f'teacher_momentum is {teacher_momentum}; it must be in [0, 1)')
+        if warmup_iters < 0:
+            raise ValueError(f'warmup_iters is {warmup_iters}; it must not be negative')
+        segmentor = deepcopy(segmentor)
+        inner = segmentor.pop('data_preprocessor', None)
+        if data_preprocessor is None:
+            if inner is None:
+                raise ValueError('neither the model nor its segmentor has a data_preprocessor; give one of them')
+            data_preprocessor = dict(type='MultiBranchSegDataPreprocessor', data_preprocessor=inner)
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.student = MODELS.build(segmentor)
+        self.teacher = freeze(MODELS.build(without_weights(segmentor)))
+        self.teacher_momentum, self.warmup_iters = teacher_momentum, warmup_iters
+        self.predict_on = predict_on
+        self.iteration: int | None = None
+
+    # ---------------------------------------------------------------- training
+
+    def loss(self, inputs: dict[str, Tensor], data_samples: dict[str, SampleList]) -> dict[str, Tensor]:
+        """Losses of one step: supervised alone during warm-up, then the method's.
+
+        Args:
+            inputs: Images by view: ``sup``, ``unsup_weak``, ``unsup_strong``, each (B, 3, H, W).
+            data_samples: Data samples by view.
+
+        Raises:
+            RuntimeError: ``MeanTeacherHook`` is not at work.
+        """
+        if self.iteration is None:
+            raise RuntimeError(
+                f'{type(self).__name__} was not told the iteration, so its teacher would never be updated: '
+                "add custom_hooks = [dict(type='MeanTeacherHook')] to the config"
+            )
+        if self.iteration < self.warmup_iters:
+            nothing = inputs['sup'][:0]
+            return joint_pass(self.student, inputs['sup'], data_samples['sup'], nothing)[0]
+        weak = data_samples['unsup_weak']
+        valid = torch.cat([sample.valid.data for sample in weak]).bool()
+        return self.semi_supervised_loss(
+            SemiBatch(
+                labelled=inputs['sup'],
+                samples=data_samples['sup'],
+                weak=inputs['unsup_weak'],
+                strong=inputs['unsup_strong'],
+                valid=valid,
+                weak_samples=weak,
+            )
+        )
+
+    def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
+        """The method's losses; keys with ``loss`` are summed, other scalars are logged."""
+        raise NotImplementedError(f'{type(self).__name__} does not define semi_supervised_loss')
+
+    def run_student(self, batch: SemiBatch, unlabelled: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Run the student once over the labelled images and ``unlabelled`` (U, 3, H, W).
+
+        Returns:
+            Supervised losses; logits (L, C, H, W) of the labelled and (U, C, H, W) of the unlabelled images.
+        """
+        losses, logits = joint_pass(self.student, batch.labelled, batch.samples, unlabelled)
+        return losses, *logits.split([len(batch.labelled), len(unlabelled)])
+
+    @torch.no_grad()
+    def run_teacher(self, images: Tensor) -> Tensor:
+        """Logits (B, C, H, W) of the teacher for ``images`` (B, 3, H, W), at their size."""
+        shape = tuple(images.shape[2:])
+        meta = dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4)
+        return self.teacher.encode_decode(images, [meta] * len(images))
+
+    def before_step(self, iteration: int) -> None:
+        """Called by the hook before each step with the number of steps done."""
+        self.iteration = iteration
+
+    def after_step(self) -> None:
+        """Called by the hook after each step: move the teachers towards the student."""
+        decay = ema_decay(self.iteration + 1 - self.warmup_iters, self.teacher_momentum)
+        for teacher, student in self.ema_pairs():
+            ema_update(teacher, student, decay)
+
+    def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Pairs (teacher, student) of modules kept by EMA; a method with more than the segmentor adds them."""
+        return [(self.teacher, self.student)]
+
+    def train(self, mode: bool = True) -> SemiSupervisedSegmentor:
+        """Set the mode of everything but the teachers, which stay in ``eval`` (mmengine calls this each step)."""
+        super().train(mode)
+        for teacher, _ in self.ema_pairs():
+            teacher.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise the student, then start the teachers as its copies."""
+        super().init_weights()
+        self.copy_to_teachers()
+
+    def copy_to_teachers(self) -> None:
+        """Hard copy of the student into every teacher."""
+        for teacher, student in self.ema_pairs():
+            ema_update(teacher, student, 0.0)
+
+    # ---------------------------------------------------------------- prediction
+
+    @property
+    def predict_on(self) -> str:
+        """Which network ``predict`` runs."""
+        return self._predict_on
+
+    @predict_on.setter
+    def predict_on(self, network: str) -> None:
+        if network not in self.networks:
+            raise ValueError(f'predict_on is {network!r}; {type(self).__name__} has {", ".join(self.networks)}')
+        self._predict_on = network
+
+    @property
+    def network(self) -> nn.Module:
+        """The segmentor that predicts."""
+        return getattr(self, self.predict_on)
+
+    def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
+        """Predict with the network named by ``predict_on``; as in any mmseg segmentor."""
+        return self.network.predict(inputs, data_samples)
+
+    def _forward(self, inputs: Tensor, data_samples: OptSampleList = None) -> Any:
+        return self.network(inputs, data_samples, mode='tensor')
+
+    def extract_feat(self, inputs: Tensor) -> Any:
+        """Features of the predicting network."""
+        return self.network.extract_feat(inputs)
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: SampleList) -> Tensor:
+        """Logits of the predicting network, at the size of ``inputs``."""
+        return self.network.encode_decode(inputs, batch_data_samples)
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        """Let a plain mmseg checkpoint of the segmentor fill the student and the teacher alike."""
+        plain = {f'{prefix}{key}' for key in self.student.state_dict()}
+        if plain & state_dict.keys():
+            for key in plain & state_dict.keys():
+                value, name = state_dict.pop(key), key[len(prefix) :]
+                for network in self.networks:
+                    state_dict[f'{prefix}{network}.{name}'] = value
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def without_weights(config: dict) -> dict:
+    """A copy of a segmentor's config that names no pre-trained weights: a teacher starts as its student."""
+    config = deepcopy(config)
+    config.pop('init_cfg', None)
+    for part in config.values():
+        if isinstance(part, dict) and part.get('init_cfg', {}) and 'checkpoint' in part['init_cfg']:
+            part.pop('init_cfg')
+    return config

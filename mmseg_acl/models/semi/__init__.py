@@ -1,0 +1,1 @@
+"""Pieces that several semi-supervised methods share; nothing here knows a method."""

@@ -1,0 +1,112 @@
+"""The memory bank M: teacher keys of past images, by class (used in Eqs 4, 6 and 7)."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.dist import all_gather, get_world_size
+from torch import Tensor, nn
+
+from mmseg_acl.models.semi.contrast import unit
+
+
+class MemoryBank(nn.Module):
+    """One first-in-first-out ring of keys a class.
+
+    Rings and their positions are buffers: they are saved and resumed with the model. In distributed
+    training every rank stores the keys of all ranks, so the rings stay equal.
+
+    Args:
+        num_classes: Number of rings.
+        size: Keys a ring holds.
+        dim: Length of a key.
+
+    Raises:
+        ValueError: A number below 1.
+    """
+
+    def __init__(self, num_classes: int, size: int, dim: int) -> None:
+        super().__init__()
+        for name, value in dict(num_classes=num_classes, size=size, dim=dim).items():
+            if value < 1:
+                raise ValueError(f'{name} is {value}; a memory bank needs at least 1')
+        self.register_buffer('keys', torch.zeros(num_classes, size, dim))
+        self.register_buffer('fill', torch.zeros(num_classes, dtype=torch.long))
+        self.register_buffer('cursor', torch.zeros(num_classes, dtype=torch.long))
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor, labels: Tensor) -> None:
+        """Store keys in the rings of their labels, the oldest giving way.
+
+        In distributed training every rank has to call it, with no keys if it has none.
+
+        Args:
+            keys: (n, d); they are stored L2-normalised. Of more keys of one label than a ring
+                holds, the last stay.
+            labels: (n,) integers in [0, num_classes).
+
+        Raises:
+            ValueError: Keys of another length, or a label without a ring.
+        """
+        num_classes, size, dim = self.keys.shape
+        if keys.dim() != 2 or keys.shape[1] != dim or labels.shape != keys.shape[:1]:
+            raise ValueError(
+                f'keys have shape {tuple(keys.shape)} and labels {tuple(labels.shape)}; this bank '
+                f'takes (n, {dim}) and (n,)'
+            )
+        keys, labels = _from_all_ranks(unit(keys.to(self.keys.dtype)), labels.long())
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+            raise ValueError(
+                f'labels reach from {int(labels.min())} to {int(labels.max())}; allowed are 0 to '
+                f'{num_classes - 1}'
+            )
+        for label in range(num_classes):
+            new = keys[labels == label][-size:]
+            slots = (self.cursor[label] + torch.arange(len(new), device=new.device)) % size
+            self.keys[label, slots] = new
+            self.cursor[label] = (self.cursor[label] + len(new)) % size
+            self.fill[label] = (self.fill[label] + len(new)).clamp(max=size)
+
+    def negatives(self, label: int) -> Tensor:
+        """Return the keys of every other label (Eq. 6).
+
+        Args:
+            label: The anchors' label.
+
+        Returns:
+            (n, d), of length one each.
+        """
+        return torch.cat([self.ring(other) for other in range(len(self.keys)) if other != label])
+
+    def ring(self, label: int) -> Tensor:
+        """Return the keys of one label, (n, d), in the order of their slots."""
+        return self.keys[label, : int(self.fill[label])]
+
+    def sample(self, num_keys: int) -> Tensor:
+        """Draw keys of all labels, each key equally likely.
+
+        Args:
+            num_keys: How many are wanted.
+
+        Returns:
+            (n, d), n the smaller of ``num_keys`` and the number of keys stored.
+        """
+        stored = torch.cat([self.ring(label) for label in range(len(self.keys))])
+        if len(stored) <= num_keys:
+            return stored
+        return stored[torch.randperm(len(stored), device=stored.device)[:num_keys]]
+
+
+def _from_all_ranks(keys: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Join (n, d) keys and (n,) labels of all ranks in order; n may differ between ranks."""
+    if get_world_size() == 1:
+        return keys, labels
+    count = torch.tensor([len(keys)], device=keys.device)
+    counts = [int(other) for other in all_gather(count)]
+    padding = max(counts) - len(keys)
+    padded_keys = torch.cat([keys, keys.new_zeros(padding, keys.shape[1])])
+    padded_labels = torch.cat([labels, labels.new_zeros(padding)])
+    all_keys, all_labels = all_gather(padded_keys), all_gather(padded_labels)
+    return (
+        torch.cat([part[:n] for part, n in zip(all_keys, counts, strict=True)]),
+        torch.cat([part[:n] for part, n in zip(all_labels, counts, strict=True)]),
+    )

@@ -1,0 +1,78 @@
+"""CutMix between the images of a batch (Yun et al. 2019; French et al. 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class CutMix:
+    """Draw one box an image, then paste the same box of another image into anything of that batch.
+
+    Args:
+        prob: Probability that an image receives a box, in [0, 1].
+        area: Range of the box's share of the image, within (0, 1).
+        aspect: Range of height / width of the box, before it is clipped to the image.
+        stride: Boxes are snapped to multiples of it, so that a feature map at this stride can be mixed
+            with exactly the same geometry as its image.
+    """
+
+    def __init__(
+        self,
+        prob: float = 0.5,
+        area: tuple[float, float] = (0.1, 0.4),
+        aspect: tuple[float, float] = (0.5, 2.0),
+        stride: int = 8,
+    ) -> None:
+        if not 0 <= prob <= 1:
+            raise ValueError(f'CutMix prob is {prob}; it is a probability, within [0, 1]')
+        if not 0 < area[0] <= area[1] < 1:
+            raise ValueError(f'CutMix area is {area}; it needs 0 < low <= high < 1')
+        self.prob, self.area, self.aspect, self.stride = prob, area, aspect, stride
+
+    def draw(self, images: Tensor) -> Tensor:
+        """Boxes for ``images`` (B, 3, H, W) as a mask (B, 1, H, W), true where the partner shows.
+
+        A batch of one has no partner and gets no box.
+        """
+        batch, _, height, width = images.shape
+        mask = torch.zeros(batch, 1, height, width, dtype=torch.bool)
+        if batch < 2:
+            return mask.to(images.device)
+        for i in range(batch):
+            chance, area, aspect, top, left = torch.rand(5).tolist()
+            if chance >= self.prob:
+                continue
+            share = self.area[0] + area * (self.area[1] - self.area[0])
+            ratio = self.aspect[0] * (self.aspect[1] / self.aspect[0]) ** aspect
+            h = self._snap((share * height * width * ratio) ** 0.5, height)
+            w = self._snap((share * height * width / ratio) ** 0.5, width)
+            y = round(top * (height - h) / self.stride) * self.stride
+            x = round(left * (width - w) / self.stride) * self.stride
+            mask[i, :, y : y + h, x : x + w] = True
+        return mask.to(images.device)
+
+    def _snap(self, length: float, limit: int) -> int:
+        """The nearest positive multiple of the stride that leaves some of the image."""
+        steps = max(1, min(round(length / self.stride), limit // self.stride - 1))
+        return steps * self.stride
+
+
+def mix(x: Tensor, mask: Tensor) -> Tensor:
+    """Paste each image's partner, the previous one of the batch, where ``mask`` is true.
+
+    Args:
+        x: (B, C, h, w) or (B, h, w): images, probabilities, weights, valid maps or features of one batch.
+        mask: (B, 1, H, W) from :meth:`CutMix.draw`; where ``x`` is coarser, H / h must be whole and
+            divide the box's stride.
+
+    Raises:
+        ValueError: The sizes do not divide.
+    """
+    (height, width), (h, w) = mask.shape[-2:], x.shape[-2:]
+    if height % h or width % w:
+        raise ValueError(f'a mask of {height}x{width} cannot be laid over a map of {h}x{w}: sizes must divide')
+    mask = mask[..., :: height // h, :: width // w]
+    if x.dim() == 3:
+        mask = mask.squeeze(1)
+    return torch.where(mask, x.roll(1, dims=0), x)

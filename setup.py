@@ -1,0 +1,56 @@
+"""Packaging of mmseg_acl.
+
+The stack below it (torch, mmengine, mmcv, mmseg) comes from one of two families of
+distributions with the same import names, so neither is forced: an environment that has one
+keeps it, and the extras ``onedl`` and ``openmmlab`` install one.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def read_requirements(path: Path) -> list[str]:
+    """Requirement lines of a pip file, without comments and empty lines."""
+    lines = (line.split('#')[0].strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+setup(
+    name='mmseg_acl',
+    version='0.1.0',
+    description='Semi-supervised segmentation for MMSegmentation, for polyps first: ACL-Net',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmseg_acl', 'mmseg_acl.*']),
+    package_data={'mmseg_acl.datasets': ['lists/*/*.txt']},
+    python_requires='>=3.10',
+    install_requires=[
+        'matplotlib>=3.5',
+        'numpy>=1.22',
+        'opencv-python>=4.5',
+        'pillow>=9',
+        'prettytable>=3',
+        'rich>=12',
+    ],
+    extras_require={
+        'onedl': read_requirements(ROOT / 'requirements.txt'),
+        'openmmlab': [
+            'torch>=2.0,<3',
+            'mmengine>=0.10.4,<0.11',
+            'mmcv>=2.0.1,<2.2',
+            'mmsegmentation>=1.2,<2',
+            # These releases were built against NumPy 1.
+            'numpy<2',
+            # mmseg imports these without naming them.
+            'ftfy',
+            'regex',
+        ],
+        # Backbones of mmpretrain on the default stack; it imports torchvision.
+        'mmpretrain': ['onedl-mmpretrain>=1.3,<2', 'torchvision'],
+        'dev': ['pytest>=8', 'ruff>=0.9'],
+    },
+)
