@@ -8,7 +8,7 @@ from mmseg_acl._stack import check_stack
 
 check_stack()
 
-from mmseg_acl import datasets, engine, evaluation, models, visualization  # noqa: E402
+from mmseg_acl import datasets, engine, evaluation, models  # noqa: E402
 
 __version__ = '0.1.0'
-__all__ = ['datasets', 'engine', 'evaluation', 'models', 'visualization']
+__all__ = ['datasets', 'engine', 'evaluation', 'models']
