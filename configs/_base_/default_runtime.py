@@ -16,4 +16,5 @@ custom_hooks = [
     dict(type='ChannelsLastHook'),
     dict(type='StepSeedHook'),
     dict(type='MeanTeacherHook'),
+    dict(type='PseudoLabelRefinementHook'),
 ]

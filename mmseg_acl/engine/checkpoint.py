@@ -10,13 +10,25 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
+
+
+def _history_method(owner: object, name: str) -> object:
+    """Stand in for ``getattr`` in a checkpoint: mmengine stores its histories' statistics by it, and only
+    those are given out."""
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise UnpicklingError(f'the file asks for {name!r} of {owner!r}')
+    return getattr(owner, name)
+
+
+_multiarray = getattr(np, '_core', None) or np.core
 # What mmengine stores beside tensors: the logger's histories, which are numpy arrays in a buffer.
 STORED_BY_MMENGINE = [
     HistoryBuffer,
+    (_history_method, 'builtins.getattr'),
     np.ndarray,
     np.dtype,
-    getattr(np, '_core', getattr(np, 'core', None)).multiarray._reconstruct,
-    getattr(np, '_core', getattr(np, 'core', None)).multiarray.scalar,
+    _multiarray.multiarray._reconstruct,
+    _multiarray.multiarray.scalar,
     *(type(np.dtype(code)) for code in ('f8', 'f4', 'i8', 'i4', 'u1', '?')),
 ]
 
@@ -34,12 +46,20 @@ def read_checkpoint(path: str | Path) -> dict:
     try:
         with torch.serialization.safe_globals(STORED_BY_MMENGINE):
             content = torch.load(path, map_location='cpu', weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f'{path} cannot be read as a checkpoint: {reason}') from error
+    except (UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
+        raise ValueError(f'{path} cannot be read as a checkpoint: {_reason(error)}') from error
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}; a checkpoint is a dict of tensors')
     return content
+
+
+def _reason(error: Exception) -> str:
+    """The line of torch's long advice that says what is wrong; the advice itself is to execute the file."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if 'Unsupported' in line or 'the file asks' in line]
+    if telling:
+        return telling[0].split('. Please use')[0].removeprefix('WeightsUnpickler error: ')
+    return lines[0] if lines and 'Weights only' not in lines[0] else 'it is not a checkpoint, or is cut short'
 
 
 def state_of(checkpoint: dict) -> dict[str, Tensor]:

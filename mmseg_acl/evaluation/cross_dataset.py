@@ -74,12 +74,9 @@ def evaluate_checkpoint(
         raise FileNotFoundError(f"checkpoint '{checkpoint}' does not exist")
     # Before the long part, so that an unknown protocol is found at once; a plain model needs one.
     metrics = {network: PolypMetric(protocols) for network in networks or ('student', 'teacher')}
-    init_default_scope(config.get('default_scope', 'mmseg'))
     loaders = build_loaders(config, datasets)
 
-    model = MODELS.build(config.model)
-    load_model_weights(model, checkpoint)
-    model.to(get_device()).eval()
+    model = load_model(config, checkpoint)
     metrics = {name: metrics[name] for name in _choose_networks(model, networks)}
 
     results: Results = {}
@@ -100,6 +97,19 @@ def evaluate_checkpoint(
     return results
 
 
+def load_model(config: Config, checkpoint: str) -> nn.Module:
+    """The model of a config with the weights of a checkpoint, in eval mode on the best device.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it belongs to another model.
+    """
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    model = MODELS.build(config.model)
+    load_model_weights(model, checkpoint)
+    return model.to(get_device()).eval()
+
+
 def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, DataLoader]:
     """Data loaders of the named test sets (None: of all that are present), every file checked.
 
@@ -107,6 +117,7 @@ def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, Data
         FileNotFoundError: A named set or a file of it is missing.
         ValueError: A name is unknown, or no set is present.
     """
+    init_default_scope(config.get('default_scope', 'mmseg'))
     dataset = config.test_dataloader.dataset
     if 'pipeline' not in dataset:
         raise ValueError(

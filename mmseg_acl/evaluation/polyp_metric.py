@@ -111,7 +111,7 @@ class PolypMetric(BaseMetric):
         for sample in data_samples:
             path = str(sample.get('img_path', f'image {len(self.results)}'))
             mask = _read_mask(sample, path)
-            probability = _foreground_probability(sample, path)
+            probability = foreground_probability(sample, path)
             if probability.shape != mask.shape:
                 raise ValueError(
                     f'{path}: the prediction is {_size(probability)}, its mask {_size(mask)}. '
@@ -177,8 +177,19 @@ class PolypMetric(BaseMetric):
         return scores
 
 
-def _foreground_probability(sample: dict, path: str) -> np.ndarray:
-    """(H, W) float64 probability of the foreground."""
+def foreground_probability(sample: dict, path: str) -> np.ndarray:
+    """Probability of the foreground from what a segmentor predicts.
+
+    Args:
+        sample: A predicted data sample as a dict, with ``seg_logits``.
+        path: The image's name for the error.
+
+    Returns:
+        (H, W) float64 in [0, 1].
+
+    Raises:
+        ValueError: If there are no logits of one or two channels.
+    """
     if 'seg_logits' not in sample:
         raise ValueError(f'{path}: the model gave no seg_logits, which PolypMetric scores')
     logits = torch.as_tensor(sample['seg_logits']['data']).detach().cpu().double()

@@ -122,16 +122,17 @@ class LocalAffinity(nn.Module):
         batch, channels, height, width = image.shape
         padded = self._pad(image)
         kernel = image.new_empty(batch, self.num_neighbours, height, width)
-        # One plane at a time: it stays in the processor's cache over all neighbours.
-        for weights, planes, colours in zip(kernel, padded, image, strict=True):
-            for index, (plane, colour) in enumerate(zip(planes, colours, strict=True)):
-                scale = self._deviation(plane, colour).mul_(self.w1 * channels**0.5).reciprocal_()
-                difference = torch.empty_like(colour)
-                for weight, neighbour in zip(
-                    weights, self._neighbours(plane, height, width), strict=True
-                ):
+        for part in _parts(image):
+            weights = kernel[part].unbind(1)
+            difference = torch.empty_like(image[part, 0])
+            # One channel at a time: its plane stays in the cache over all neighbours.
+            for channel in range(channels):
+                colour = image[part, channel]
+                neighbours = self._neighbours(padded[part, channel])
+                scale = self._deviation(neighbours).mul_(self.w1 * channels**0.5).reciprocal_()
+                for weight, neighbour in zip(weights, neighbours, strict=True):
                     torch.sub(neighbour, colour, out=difference).mul_(scale)
-                    if index == 0:
+                    if channel == 0:
                         torch.mul(difference, difference, out=weight)
                     else:
                         weight.addcmul_(difference, difference)
@@ -159,44 +160,50 @@ class LocalAffinity(nn.Module):
             raise ValueError(
                 f'the kernel has shape {tuple(kernel.shape)}; this map needs {expected}'
             )
-        prob = prob.to(kernel.dtype)
-        for _ in range(num_iters):
-            padded = self._pad(prob)
-            prob = torch.zeros_like(prob)
-            for index, neighbour in enumerate(self._neighbours(padded, *prob.shape[2:])):
-                prob.addcmul_(neighbour, kernel[:, index : index + 1])
-        return prob
+        if num_iters == 0:
+            return prob.to(kernel.dtype)
+        result = torch.empty_like(prob, dtype=kernel.dtype)
+        for part in _parts(prob):
+            current, weights = prob[part].to(kernel.dtype), kernel[part].unsqueeze(2).unbind(1)
+            for _ in range(num_iters):
+                neighbours = self._neighbours(self._pad(current))
+                current = torch.zeros_like(current)
+                for weight, neighbour in zip(weights, neighbours, strict=True):
+                    current.addcmul_(neighbour, weight)
+            result[part] = current
+        return result
 
     def _pad(self, maps: Tensor) -> Tensor:
         return F.pad(maps, [max(self.dilations)] * 4, mode='replicate')
 
-    def _neighbours(self, padded: Tensor, height: int, width: int) -> list[Tensor]:
-        """Return views of a padded (..., H, W) tensor, shifted to each neighbour."""
+    def _neighbours(self, padded: Tensor) -> list[Tensor]:
+        """Return views of padded maps, (..., H, W) each, shifted to each neighbour."""
         edge = max(self.dilations)
+        bottom, right = (side - edge for side in padded.shape[-2:])
         return [
-            padded[..., edge + dy :, edge + dx :][..., :height, :width] for dy, dx in self.offsets
+            padded[..., edge + dy : bottom + dy, edge + dx : right + dx] for dy, dx in self.offsets
         ]
 
-    def _deviation(self, plane: Tensor, centre: Tensor) -> Tensor:
-        """Standard deviation over each pixel's neighbours, (H, W); ``plane`` is ``centre``, padded.
+    def _deviation(self, neighbours: list[Tensor]) -> Tensor:
+        """Standard deviation over each pixel's neighbours.
 
         In two passes: squares minus squared means lose the digits near highlights, where the
         deviation is small beside the values.
         """
-        neighbours = self._neighbours(plane, *centre.shape)
-        mean = torch.zeros_like(centre)
+        mean, variance, difference = (torch.zeros_like(neighbours[0]) for _ in range(3))
         for neighbour in neighbours:
             mean += neighbour
         mean /= self.num_neighbours
-        variance, difference = torch.zeros_like(centre), torch.empty_like(centre)
         for neighbour in neighbours:
             torch.sub(neighbour, mean, out=difference)
             variance.addcmul_(difference, difference)
         return variance.div_(self.num_neighbours - 1).sqrt_().add_(1e-8)
 
-    def _to_affinity(self, weights: Tensor) -> None:
-        """Turn one image's -k_cha, (num_neighbours, H, W), into Eq. 10's weights, in place."""
-        least = weights.amin(0)
+    def _to_affinity(self, weights: Sequence[Tensor]) -> None:
+        """Turn -k_cha, one tensor a neighbour, into the weights of Eq. 10, in place."""
+        least = weights[0].clone()
+        for weight in weights[1:]:
+            torch.minimum(least, weight, out=least)
         total = torch.zeros_like(least)
         for weight in weights:
             torch.sub(least, weight, out=weight).clamp_(min=_LEAST_EXPONENT).exp_()
@@ -204,6 +211,17 @@ class LocalAffinity(nn.Module):
         factor = total.mul_((1 + self.w3) / self.row_sum).reciprocal_()
         for weight, spatial in zip(weights, self._spatial, strict=True):
             weight.mul_(factor).add_(spatial)
+
+
+def _parts(maps: Tensor) -> list[slice]:
+    """Split a batch into what is worked on at a time.
+
+    On a CPU that is one image, whose planes and kernel then stay in the caches; elsewhere the whole
+    batch, for the fewest launches.
+    """
+    if maps.device.type != 'cpu':
+        return [slice(None)]
+    return [slice(index, index + 1) for index in range(len(maps))]
 
 
 class Refinement(NamedTuple):

@@ -91,9 +91,9 @@ class ACLHead(BaseModule):
         """Split pixels into foreground, background and uncertain ones (Eq. 2).
 
         The score is ``a = rownorm(Aff_m) @ p_fg`` with Aff_m the mean of both maps, stretched per
-        image to [0, 1]; Eq. 2 compares it with the thresholds. Where the teacher sees one class
-        only, there are no two regions to stretch between: the score then stays the plain average,
-        so an image without a polyp is not given one.
+        image to [0, 1]; Eq. 2 compares it with the thresholds. The stretch is unconditional: an
+        image on which the teacher sees no polyp still shows where it would be likeliest, and were
+        it left out, a weak teacher would never fill the foreground's ring.
 
         Args:
             student: (B, N, N) map in (0, 1).
@@ -113,12 +113,9 @@ class ACLHead(BaseModule):
         score = score[..., 0] / score[..., 1].clamp(min=torch.finfo(score.dtype).tiny)
         low = score.masked_fill(~valid, float('inf')).amin(1, keepdim=True)
         high = score.masked_fill(~valid, float('-inf')).amax(1, keepdim=True)
-        seen = p_fg > 0.5
-        stretch = (seen & valid).any(1, keepdim=True) & (~seen & valid).any(1, keepdim=True)
-        stretch &= high - low > _FLAT
-        score = torch.where(
-            stretch, (score - low) / torch.where(stretch, high - low, 1), score
-        ).clamp(0, 1)
+        spread = high - low
+        score = torch.where(spread > _FLAT, (score - low) / spread.clamp(min=_FLAT), score)
+        score = score.clamp(0, 1)
         return Regions(score, (score >= self.beta[1]) & valid, (score <= self.beta[0]) & valid)
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,26 @@ from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.models.semi.mixing import CutMix, mix
 from mmseg_acl.models.semi.pseudo_label import hard_labels, probabilities
 from mmseg_acl.models.semi.teacher import freeze
+
+
+class Inspection(NamedTuple):
+    """The way of pseudo-labels through ACL-Net.
+
+    Attributes:
+        prob: (B, 2, H, W) of the teacher.
+        refined: After each term of Eq. 11.
+        student: (B, N, N) affinity map of the student (Eq. 1).
+        teacher: (B, N, N) affinity map of the teacher.
+        aggregated: (B, N, N) after cross-image aggregation (Eq. 8).
+        grid: (h, w) with h * w = N.
+    """
+
+    prob: Tensor
+    refined: Refinement
+    student: Tensor
+    teacher: Tensor
+    aggregated: Tensor
+    grid: tuple[int, int]
 
 
 @MODELS.register_module()
@@ -42,10 +62,9 @@ class ACLNet(SemiSupervisedSegmentor):
         threshold: Pixels of a less confident pseudo-label are ignored, in [0, 1).
         feature_stride: Stride at which affinities are computed; features are resized to it.
         bank_min_keys: Keys each ring of the memory bank needs before the contrastive loss begins.
+        refine_after: Iterations after the warm-up before pseudo-labels are refined: an affinity that has not
+            been trained yet is noise.
         **kwargs: See :class:`SemiSupervisedSegmentor`.
-
-    Attributes:
-        refining: Whether pseudo-labels are refined now; ``PseudoLabelRefinementHook`` sets it.
 
     Raises:
         ValueError: AG without AC, which fills its bank; a threshold out of range; ``rows`` without ``dim``.
@@ -66,6 +85,7 @@ class ACLNet(SemiSupervisedSegmentor):
         threshold: float = 0.0,
         feature_stride: int = 8,
         bank_min_keys: int = 1024,
+        refine_after: int = 0,
         **kwargs: Any,
     ) -> None:
         if use_aggregation and not use_contrast:
@@ -89,7 +109,7 @@ class ACLNet(SemiSupervisedSegmentor):
         self.caa_head = MODELS.build(dict(aggregation or {}, type='CAAHead', dim=dim))
         self.refiner = MODELS.build(dict(refinement or {}, type='PseudoLabelRefiner'))
         self.use_aggregation = use_aggregation
-        self.refining = True
+        self.refine_after = refine_after
 
         self.cutmix = CutMix(**dict(cutmix or {}, stride=feature_stride))
         self.lambda_con, self.lambda_tra = lambda_con, lambda_tra
@@ -140,6 +160,34 @@ class ACLNet(SemiSupervisedSegmentor):
         if self.refiner.high:
             affinity = self.caa_head(student.vectors, teacher.vectors, self._pixels(prob, valid)[1])
         return self.refiner(prob, images, affinity, self._grid(images), valid)
+
+    @torch.no_grad()
+    def inspect(self, images: Tensor, valid: Tensor) -> Inspection:
+        """What the pseudo-label path makes of ``images``, for watching and for pictures.
+
+        Both networks run in ``eval`` mode and nothing of the model changes.
+
+        Args:
+            images: (B, 3, H, W), preprocessed.
+            valid: (B, H, W) bool, false on padding.
+        """
+        training = self.training
+        self.eval()
+        with self.teacher_tap:
+            prob = probabilities(self.run_teacher(images))
+        with self.student_tap:
+            self.student(images)
+        student = self.affinity_head(self._on_grid(self.student_tap.pop(), images))
+        teacher = self.affinity_teacher(self._on_grid(self.teacher_tap.pop(), images))
+        aggregated = self.caa_head(student.vectors, teacher.vectors, self._pixels(prob, valid)[1])
+        refined = self.refine(prob, images, student, teacher, valid)
+        self.train(training)
+        return Inspection(prob, refined, student.map, teacher.map, aggregated, self._grid(images))
+
+    @property
+    def refining(self) -> bool:
+        """Whether pseudo-labels are refined at this iteration."""
+        return self.iteration is None or self.iteration >= self.warmup_iters + self.refine_after
 
     @property
     def uses_affinity(self) -> bool:

@@ -49,7 +49,8 @@ def cosine_kmeans(
         centres = unit(members.T @ keys)
         empty = members.sum(0) == 0
         worst = similarity.topk(num_clusters, largest=False).indices
-        centres = torch.where(empty[:, None], keys[worst], centres)
+        taken = worst[(empty.cumsum(0) - 1).clamp(min=0)]
+        centres = torch.where(empty[:, None], keys[taken], centres)
     return centres
 
 

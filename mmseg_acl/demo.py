@@ -1,0 +1,195 @@
+"""The whole way on synthetic frames: make them, train SupOnly and ACL-Net, test, report.
+
+It calls tools/train.py and tools/test.py as one would by hand, so it needs a clone of the project.
+"""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+from torch import nn
+
+from mmseg_acl.datasets.polyp import DATA_ROOT_VARIABLE
+from mmseg_acl.datasets.synthetic import write_synthetic
+from mmseg_acl.evaluation.cross_dataset import build_loaders, load_model
+from mmseg_acl.visualization import Report, map_affinity, pictures, predict_probability, read_curves
+
+METHODS = {'SupOnly': 'supervised', 'ACL-Net': 'aclnet'}
+NUM_LABELLED, NUM_UNLABELLED, NUM_TEST = 16, 64, 32
+NUM_SHOWN = 5
+
+# {(method, network): {'mDice': percent, 'mIoU': percent}}
+Scores = dict[tuple[str, str], dict[str, float]]
+
+
+def run_demo(repository: Path, out: Path) -> None:
+    """Run the demonstration and write ``report.html``.
+
+    Args:
+        repository: Root of the clone, with tools/ and configs/.
+        out: Folder for frames, runs, logs and the report.
+    """
+    start = time.monotonic()
+    os.environ[DATA_ROOT_VARIABLE] = str((out / 'data').resolve())
+
+    print(f'[1/4] Drawing {NUM_LABELLED + NUM_UNLABELLED + NUM_TEST} synthetic frames', flush=True)
+    write_synthetic(out / 'data', NUM_LABELLED, NUM_UNLABELLED, NUM_TEST)
+
+    print('[2/4] Training from RANDOM weights: nothing pre-trained is used here', flush=True)
+    configs = {
+        method: repository / 'configs' / 'demo' / f'{name}.py' for method, name in METHODS.items()
+    }
+    for method, config in configs.items():
+        command = [repository / 'tools' / 'train.py', config, '--work-dir', out / method]
+        run_tool(command, out / method / 'train.log', lambda line, m=method: _progress(line, m))
+
+    print('[3/4] Testing', flush=True)
+    checkpoints = {method: find_latest_checkpoint(str(out / method)) for method in METHODS}
+    scores: Scores = {}
+    for method, config in configs.items():
+        command = [repository / 'tools' / 'test.py', config, checkpoints[method]]
+        command += ['--datasets', 'synthetic', '--out', out / method / 'test']
+        run_tool(command, out / method / 'test.log')
+        results = json.loads((out / method / 'test' / 'results.json').read_text())
+        for network, protocols in results['synthetic'].items():
+            score = scores[method, network] = protocols['image']
+            print(
+                f'      {method:8s} {network:8s} Dice {score["mDice"]:5.1f}   '
+                f'IoU {score["mIoU"]:5.1f}',
+                flush=True,
+            )
+
+    print('[4/4] Writing the report', flush=True)
+    models = {
+        method: load_model(Config.fromfile(config), checkpoints[method])
+        for method, config in configs.items()
+    }
+    frames = build_loaders(Config.fromfile(configs['ACL-Net']), ['synthetic'])['synthetic'].dataset
+    report = _make_report(out, scores, models, frames)
+    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    report.add_text(f'Made in {minutes} min {seconds} s.')
+    report.write(out / 'report.html')
+    print(f'Done in {minutes} min {seconds} s. The report: {out / "report.html"}')
+
+
+def run_tool(
+    command: list[Path | str], log: Path, select: Callable[[str], str | None] | None = None
+) -> None:
+    """Run a Python tool; keep what it prints in a file and show the lines that ``select`` makes.
+
+    Raises:
+        SystemExit: If the tool fails, with the end of what it printed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    tail: deque[str] = deque(maxlen=20)
+    with log.open('w') as file:
+        process = subprocess.Popen(
+            [sys.executable, '-u', *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for line in process.stdout:
+            file.write(line)
+            tail.append(line)
+            if select and (shown := select(line)):
+                print(f'      {shown}', flush=True)
+    if process.wait():
+        sys.exit(f'{"".join(tail)}\n{command[0]} failed; all that it printed is in {log}')
+
+
+def _progress(line: str, method: str) -> str | None:
+    """A line of mmengine's training log in short; None for other lines."""
+    found = re.search(r'Iter\(train\)\s*\[\s*(\d+/\d+)\].*?eta: (\S+).*?\bloss: ([\d.]+)', line)
+    if not found:
+        return None
+    iteration, eta, loss = found.groups()
+    return f'{method:8s} iteration {iteration:>8s}   loss {loss}   {eta} to go'
+
+
+def _make_report(out: Path, scores: Scores, models: dict[str, nn.Module], frames) -> Report:
+    report = Report('ACL-Net on synthetic frames')
+    report.add_text(
+        f'Two models learnt from the same {NUM_LABELLED} labelled frames; ACL-Net also saw '
+        f'{NUM_UNLABELLED} frames without labels. Both started from random weights and ran for a '
+        'minute or two on a CPU, so this page shows that everything works together, not how good '
+        'a method is: real images, pre-trained weights and longer runs are for that.'
+    )
+    report.add_heading(f'Scores on {NUM_TEST} unseen frames')
+    report.add_table(
+        ['method', 'network', 'mean Dice', 'mean IoU'],
+        [
+            [method, network, f'{score["mDice"]:.1f}', f'{score["mIoU"]:.1f}']
+            for (method, network), score in scores.items()
+        ],
+    )
+    report.add_text('In percent, per frame at probability 0.5, mean over frames (protocol image).')
+
+    report.add_heading('Predictions')
+    report.add_text(
+        f"{NUM_SHOWN} test frames from ACL-Net's worst to its best. The mask is green, predictions "
+        'are yellow. The last column is the affinity (Eq. 1) of the pixel under the cross with all '
+        "others in the teacher's features, from blue (the lowest in this frame) to red."
+    )
+    report.add_pictures(
+        ['frame', 'mask', *METHODS, 'affinity of the marked pixel'],
+        _draw_rows(out, models, frames),
+    )
+
+    report.add_heading('Training')
+    curves = {method: read_curves(out / method) for method in METHODS}
+    unsupervised = ('loss_con', 'loss_tra')
+    report.add_picture(
+        pictures.plot_curves(
+            {
+                'loss, all parts': {method: curves[method]['loss'] for method in METHODS},
+                'ACL-Net: losses without labels': {
+                    name: curves['ACL-Net'][name] for name in unsupervised
+                },
+            }
+        )
+    )
+    return report
+
+
+def _draw_rows(out: Path, models: dict[str, nn.Module], frames) -> list[list[tuple[str, str]]]:
+    """Rows of pictures with captions for the report."""
+    dice = {method: _read_dice(out / method / 'test' / 'per_image.csv') for method in METHODS}
+    names = [frames.get_data_info(index)['name'] for index in range(len(frames))]
+    chosen = pictures.choose_quantiles([dice['ACL-Net'][name] for name in names], NUM_SHOWN)
+    rows = []
+    for index in chosen:
+        sample = frames[index]
+        image = pictures.read_image(sample['data_samples'].img_path)
+        mask = sample['data_samples'].gt_sem_seg.data[0].numpy().astype(bool)
+        point = pictures.find_inner_point(mask)
+        share = (np.array(point) + 0.5) / mask.shape
+        row = [
+            (image, names[index]),
+            (pictures.draw_mask(image, mask, pictures.GREEN), ''),
+        ]
+        for method, model in models.items():
+            predicted = predict_probability(model, sample) > 0.5
+            drawn = pictures.draw_mask(image, predicted, pictures.YELLOW)
+            row.append((drawn, f'Dice {dice[method][names[index]]:.1f}'))
+        affinity = map_affinity(models['ACL-Net'], sample, tuple(share))
+        heat = pictures.draw_mark(pictures.draw_heat(image, affinity), point)
+        row.append((heat, f'{affinity.min():.2f} to {affinity.max():.2f}'))
+        rows.append([(pictures.to_data_uri(drawn), caption) for drawn, caption in row])
+    return rows
+
+
+def _read_dice(path: Path) -> dict[str, float]:
+    """Dice of each image from the last network of a per_image.csv, the one that predicts."""
+    with path.open() as file:
+        return {row['image']: float(row['dice']) for row in csv.DictReader(file)}

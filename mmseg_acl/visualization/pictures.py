@@ -1,0 +1,112 @@
+"""Small pictures: masks and heat maps over a frame, curves, and their form for a web page."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+GREEN, YELLOW = (80, 220, 80), (0, 230, 255)
+Curve = tuple[Sequence[float], Sequence[float]]
+
+
+def read_image(path: str) -> np.ndarray:
+    """A frame as (H, W, 3) uint8, BGR.
+
+    Raises:
+        ValueError: If the file is no image.
+    """
+    image = cv2.imdecode(np.frombuffer(Path(path).read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"'{path}' is no image that OpenCV reads")
+    return image
+
+
+def draw_mask(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """The frame with a mask as a tint and an outline.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        mask: (H, W) bool.
+        color: BGR.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+    """
+    drawn = image.copy()
+    drawn[mask] = (0.7 * drawn[mask] + 0.3 * np.array(color)).astype(np.uint8)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(drawn, contours, -1, color, 1)
+
+
+def draw_heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The frame under a heat map that is stretched to its own minimum (blue) and maximum (red).
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        values: (h, w) floats of any range, resized to the frame.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+    """
+    values = values - values.min()
+    levels = (255 * values / max(float(values.max()), 1e-12)).astype(np.uint8)
+    levels = cv2.resize(levels, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.addWeighted(image, 0.4, cv2.applyColorMap(levels, cv2.COLORMAP_JET), 0.6, 0)
+
+
+def draw_mark(image: np.ndarray, point: tuple[int, int]) -> np.ndarray:
+    """The frame with a cross at a pixel, given as (row, column)."""
+    position = (int(point[1]), int(point[0]))
+    drawn = cv2.drawMarker(image.copy(), position, (0, 0, 0), cv2.MARKER_CROSS, 13, 3)
+    return cv2.drawMarker(drawn, position, (255, 255, 255), cv2.MARKER_CROSS, 11, 1)
+
+
+def find_inner_point(mask: np.ndarray) -> tuple[int, int]:
+    """(row, column) of the pixel of a mask that lies farthest from its border."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(distance.argmax()), mask.shape)
+    return int(row), int(column)
+
+
+def to_data_uri(image: np.ndarray) -> str:
+    """A picture (H, W, 3), uint8, BGR, as the address of an <img> that needs no file."""
+    return _png_uri(cv2.imencode('.png', image)[1].tobytes())
+
+
+def plot_curves(panels: Mapping[str, Mapping[str, Curve]]) -> str:
+    """Line plots side by side, as the address of an <img>.
+
+    Args:
+        panels: {title: {label: (iterations, values)}}.
+    """
+    figure = Figure(figsize=(4.2 * len(panels), 2.8), layout='constrained')
+    FigureCanvasAgg(figure)
+    for index, (title, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), index + 1, title=title, xlabel='iteration')
+        for label, (iterations, values) in curves.items():
+            axes.plot(iterations, values, label=label)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        if curves:
+            axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=110)
+    return _png_uri(buffer.getvalue())
+
+
+def choose_quantiles(scores: Sequence[float], count: int) -> list[int]:
+    """Indices of ``count`` images spread evenly from the worst score to the best."""
+    order = np.argsort(scores, kind='stable')
+    steps = np.linspace(0, len(order) - 1, min(count, len(order)))
+    return [int(order[math.floor(step + 0.5)]) for step in steps]
+
+
+def _png_uri(png: bytes) -> str:
+    return 'data:image/png;base64,' + base64.b64encode(png).decode()

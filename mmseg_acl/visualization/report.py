@@ -1,0 +1,97 @@
+"""A page of tables and pictures that needs no other file."""
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmseg_acl.visualization.pictures import Curve
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em;
+       color: #222; }
+table { border-collapse: collapse; margin: 1em 0; }
+th, td { padding: .3em .8em; border-bottom: 1px solid #ccc; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+.pictures td { text-align: center; vertical-align: top; padding: .3em; font-size: 13px; }
+.pictures th { text-align: center; }
+.pictures img { width: 190px; display: block; }
+img { max-width: 100%; }
+"""
+
+
+class Report:
+    """Collects parts of a page in their order and writes it as one html file.
+
+    Args:
+        title: Title of the page.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._parts: list[str] = []
+
+    def add_heading(self, text: str) -> None:
+        """Start a section."""
+        self._parts.append(f'<h2>{html.escape(text)}</h2>')
+
+    def add_text(self, text: str) -> None:
+        """Add a paragraph."""
+        self._parts.append(f'<p>{html.escape(text)}</p>')
+
+    def add_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Add a table of text."""
+        body = [[html.escape(cell) for cell in row] for row in rows]
+        self._parts.append(_table(columns, body))
+
+    def add_pictures(
+        self, columns: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]
+    ) -> None:
+        """Add a table of pictures, each cell the picture's address and a caption."""
+        body = [
+            [f'<img src="{uri}" alt="">{html.escape(caption)}' for uri, caption in row]
+            for row in rows
+        ]
+        self._parts.append(_table(columns, body, 'pictures'))
+
+    def add_picture(self, uri: str) -> None:
+        """Add one picture across the page."""
+        self._parts.append(f'<img src="{uri}" alt="">')
+
+    def write(self, path: Path) -> None:
+        """Write the page, making its folder if needed."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        title, body = html.escape(self.title), '\n'.join(self._parts)
+        path.write_text(
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f'<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n',
+            encoding='utf-8',
+        )
+
+
+def read_curves(work_dir: Path) -> dict[str, Curve]:
+    """Scalars of the latest run in a work folder, as mmengine logged them.
+
+    Returns:
+        {name: (iterations, values)}.
+
+    Raises:
+        FileNotFoundError: If there is no log.
+    """
+    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    if not logs:
+        raise FileNotFoundError(f"no scalars.json below '{work_dir}': nothing was trained there")
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for line in logs[-1].read_text().splitlines():
+        record = json.loads(line)
+        for name, value in record.items():
+            iterations, values = curves.setdefault(name, ([], []))
+            iterations.append(record['step'])
+            values.append(value)
+    return curves
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], css_class: str = '') -> str:
+    head = ''.join(f'<th>{html.escape(column)}</th>' for column in columns)
+    body = ''.join('<tr>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>\n' for row in rows)
+    return f'<table class="{css_class}"><tr>{head}</tr>\n{body}</table>'

@@ -1,0 +1,2 @@
+_base_ = ['tiny_model.py', 'tiny_run.py']
+train_dataloader = _base_.supervised_dataloader

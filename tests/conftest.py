@@ -1,0 +1,35 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from mmengine.registry import DefaultScope, init_default_scope
+
+import mmseg_acl  # noqa: F401  registers the package's parts with mmseg
+from mmseg_acl.datasets import write_synthetic
+
+
+@pytest.fixture(scope='session', autouse=True)
+def default_scope() -> None:
+    """Registries look in mmseg first, as they do when a config is run."""
+    if DefaultScope.get_current_instance() is None:
+        init_default_scope('mmseg')
+
+
+@pytest.fixture(scope='session')
+def real_data() -> Path:
+    """Folder with Kvasir-SEG and the others; tests that ask for it are skipped where it is not."""
+    beside = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+    root = Path(os.environ.get('MMSEG_ACL_DATA') or beside)
+    if not (root / 'Kvasir-SEG' / 'images').is_dir():
+        pytest.skip(f"no real data: '{root}' has no Kvasir-SEG/images (set MMSEG_ACL_DATA)")
+    return root
+
+
+@pytest.fixture(scope='session')
+def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with synthetic frames: 5 labelled, 7 unlabelled, 3 to test."""
+    root = tmp_path_factory.mktemp('data')
+    write_synthetic(root, labelled=5, unlabelled=7, test=3, size=(72, 96), seed=0)
+    return root

@@ -1,0 +1,145 @@
+"""What is shipped, what the stack must be, and that its noise does not reach a user."""
+
+import logging
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmseg_acl import _stack
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / 'mmseg_acl'
+
+
+@pytest.fixture(scope='module')
+def setup_arguments():
+    """What setup.py hands to setuptools."""
+    setuptools = pytest.importorskip('setuptools')
+    found = {}
+    original = setuptools.setup
+    setuptools.setup = lambda **arguments: found.update(arguments)
+    folder = Path.cwd()
+    try:
+        os.chdir(ROOT)
+        runpy.run_path('setup.py')
+    finally:
+        os.chdir(folder)
+        setuptools.setup = original
+    return found
+
+
+def run_python(code, *paths):
+    path = os.pathsep.join([*map(str, paths), str(ROOT), os.environ.get('PYTHONPATH', '')])
+    return subprocess.run(
+        [sys.executable, '-c', code],
+        env={**os.environ, 'PYTHONPATH': path},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_every_module_and_list_is_shipped(setup_arguments):
+    folders = {path.parent for path in PACKAGE.rglob('*.py')}
+    names = {folder.relative_to(ROOT).as_posix().replace('/', '.') for folder in folders}
+    assert names == set(setup_arguments['packages'])
+
+    shipped = {
+        path
+        for package, patterns in setup_arguments['package_data'].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace('.', '/')).glob(pattern)
+    }
+    lists = set(PACKAGE.rglob('*.txt'))
+    assert lists and lists == shipped
+
+
+def test_the_stack_is_the_same_in_requirements_extras_and_message(setup_arguments):
+    lines = (ROOT / 'requirements.txt').read_text().splitlines()
+    required = [line for line in lines if line and not line.startswith('#')]
+    extras = setup_arguments['extras_require']
+    assert extras['onedl'] == required
+    assert re.findall(r'"([^"]+)"', _stack.INSTALL_DEFAULT) == required
+    openmmlab = _stack.INSTALL_OPENMMLAB.removeprefix('pip install ').replace('"', '').split()
+    assert extras['openmmlab'] == openmmlab
+    stack = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'mmpretrain')
+    for requirement in setup_arguments['install_requires']:
+        assert not re.sub(r'^onedl-', '', requirement).startswith(stack), requirement
+
+
+def test_every_required_package_is_pinned(setup_arguments):
+    lines = (ROOT / 'constraints.txt').read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith('#')]
+    assert all(re.fullmatch(r'[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*', pin) for pin in pins), pins
+    pinned = {pin.split('==')[0].lower() for pin in pins}
+    extras = setup_arguments['extras_require']
+    for requirement in setup_arguments['install_requires'] + extras['onedl'] + extras['dev']:
+        assert re.match(r'[\w.-]+', requirement)[0].lower() in pinned, requirement
+
+
+def test_import_and_build_are_silent():
+    code = """
+import mmseg_acl
+from mmseg.registry import MODELS
+from mmengine.registry import init_default_scope
+init_default_scope('mmseg')
+head = dict(type='FCNHead', in_channels=4, channels=4, num_convs=1, num_classes=2)
+MODELS.build(head)
+loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
+MODELS.build(dict(head, out_channels=1, loss_decode=loss))
+"""
+    result = run_python(code)
+    assert (result.returncode, result.stdout, result.stderr) == (0, '', '')
+
+
+def test_other_warnings_and_prints_still_show(capsys):
+    code = 'import mmseg_acl, warnings; warnings.warn("for binary segmentation of mine"); print(1)'
+    result = run_python(code)
+    assert 'for binary segmentation of mine' in result.stderr
+    assert result.stdout == '1\n'
+    with _stack._printed_noise_hidden():
+        print('Could not import OneDL\nsomething else')
+    assert capsys.readouterr().out == 'something else\n'
+
+
+def test_log_noise_is_dropped_and_the_rest_kept(caplog):
+    logger = logging.getLogger('test_log_noise')
+    _stack.hide_log_noise(logger)
+    logger.warning('"FileClient" will be deprecated in future. Please use io functions')
+    logger.warning('The prefix is not set in metric class IoUMetric.')
+    logger.warning('loss is nan')
+    assert caplog.messages == ['loss is nan']
+
+
+@pytest.mark.parametrize('name', ['torch', 'mmengine', 'mmcv', 'mmseg'])
+def test_a_missing_part_is_named_with_the_command_that_installs_it(name):
+    result = run_python(f'import sys; sys.modules[{name!r}] = None; import mmseg_acl')
+    assert result.returncode == 1
+    assert 'ImportError: mmseg_acl needs torch, mmengine, mmcv and mmseg' in result.stderr
+    assert f'\n  - {name} ' in result.stderr
+    assert _stack.INSTALL_DEFAULT in result.stderr
+    assert 'Could not import OneDL' not in result.stdout + result.stderr
+
+
+def test_an_unfit_version_is_named(tmp_path):
+    (tmp_path / 'mmcv').mkdir()
+    (tmp_path / 'mmcv' / '__init__.py').write_text("__version__ = '1.7.2'\n")
+    result = run_python('import mmseg_acl', tmp_path)
+    assert result.returncode == 1
+    assert '  - mmcv is version 1.7.2; 2.0.1 or newer, below 3, is needed' in result.stderr
+
+
+def test_a_part_that_does_not_import_is_named(tmp_path):
+    (tmp_path / 'mmseg').mkdir()
+    (tmp_path / 'mmseg' / '__init__.py').write_text("raise AssertionError('MMCV==9 is used')\n")
+    result = run_python('import mmseg_acl', tmp_path)
+    assert '  - mmseg is installed but does not import: MMCV==9 is used' in result.stderr
+
+
+def test_versions_compare_as_numbers():
+    assert _stack._release('2.13.0+cpu') == (2, 13, 0)
+    assert _stack._release('0.10.12') > _stack._release('0.10.7')

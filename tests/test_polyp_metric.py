@@ -1,0 +1,234 @@
+"""PolypMetric against loops over pixels and thresholds, and against pysodmetrics."""
+
+import builtins
+import csv
+
+import numpy as np
+import pytest
+import torch
+from mmseg.registry import METRICS
+
+from mmseg_acl.evaluation import PolypMetric
+from mmseg_acl.evaluation.curves import areas_by_threshold, overlap, quantise
+
+
+def make_sample(probability, mask, path='a/images/one.png', channels=2):
+    """What a segmentor hands to a metric, for a given (H, W) foreground probability and mask."""
+    probability = torch.as_tensor(np.asarray(probability), dtype=torch.float64)
+    if channels == 2:
+        # Any offset is allowed: softmax sees the difference only.
+        logits = torch.stack([torch.full_like(probability, 3.0), 3.0 + torch.logit(probability)])
+    else:
+        logits = probability[None]
+    mask = torch.as_tensor(np.asarray(mask)).to(torch.uint8)[None]
+    return dict(img_path=path, seg_logits=dict(data=logits), gt_sem_seg=dict(data=mask))
+
+
+def score(metric, *samples):
+    metric.process({}, list(samples))
+    return metric.evaluate(len(samples))
+
+
+def random_samples(count, seed=0, size=(13, 17)):
+    """Blobs and noisy maps that overlap partly, with (probability, mask) of each."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        mask = np.zeros(size, dtype=bool)
+        y, x = rng.integers(0, size[0] - 5), rng.integers(0, size[1] - 5)
+        mask[y : y + rng.integers(2, 6), x : x + rng.integers(2, 6)] = True
+        noise = rng.random(size)
+        yield np.clip(0.55 * mask + 0.6 * noise, 0.001, 0.999), mask
+
+
+def reference_dice_iou(prediction, mask, both_empty):
+    """Dice and IoU counted pixel by pixel."""
+    both = one = other = 0
+    for predicted, true in zip(prediction.ravel(), mask.ravel(), strict=True):
+        both += bool(predicted and true)
+        one += bool(predicted)
+        other += bool(true)
+    if one + other == 0:
+        return both_empty, both_empty
+    return 2 * both / (one + other), both / (one + other - both)
+
+
+def test_image_and_dataset_protocol_equal_a_loop():
+    pairs = list(random_samples(5))
+    found = score(PolypMetric(['image', 'dataset']), *(make_sample(*pair) for pair in pairs))
+    per_image = [reference_dice_iou(p > 0.5, m, 1.0) for p, m in pairs]
+    everything = [np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1)]
+    dice, iou = reference_dice_iou(everything[0] > 0.5, everything[1], 1.0)
+    assert set(found) == {'mDice', 'mIoU', 'dataset/Dice', 'dataset/IoU'}
+    assert found['mDice'] == pytest.approx(100 * np.mean([d for d, _ in per_image]), abs=1e-9)
+    assert found['mIoU'] == pytest.approx(100 * np.mean([i for _, i in per_image]), abs=1e-9)
+    assert found['dataset/Dice'] == pytest.approx(100 * dice, abs=1e-9)
+    assert found['dataset/IoU'] == pytest.approx(100 * iou, abs=1e-9)
+    assert found['mDice'] != pytest.approx(found['dataset/Dice'], abs=0.1)
+
+
+def test_scores_are_percent_and_not_rounded():
+    mask = np.array([[1, 1, 1, 0]])
+    found = score(PolypMetric(), make_sample(np.array([[0.9, 0.1, 0.1, 0.1]]), mask))
+    assert found == {'mDice': 50.0, 'mIoU': pytest.approx(100 / 3, abs=1e-12)}
+
+
+@pytest.mark.parametrize(
+    ('predicted', 'true', 'expected'), [(0, 0, 100.0), (1, 0, 0.0), (0, 1, 0.0), (1, 1, 100.0)]
+)
+def test_empty_masks_and_predictions(predicted, true, expected):
+    probability, mask = np.full((4, 4), 0.1), np.zeros((4, 4))
+    probability[1, 1], mask[1, 1] = 0.1 + 0.8 * predicted, true
+    found = score(PolypMetric(['image', 'dataset']), make_sample(probability, mask))
+    assert set(found.values()) == {expected}
+
+
+def test_one_channel_is_a_probability_already():
+    probability, mask = next(random_samples(1))
+    two = score(PolypMetric(), make_sample(probability, mask))
+    one = score(PolypMetric(), make_sample(probability, mask, channels=1))
+    assert one == two
+    # 0.4 is above mmseg's default threshold for such heads, 0.3, and below ours.
+    low = make_sample(np.full((4, 4), 0.4), np.zeros((4, 4)), channels=1)
+    assert score(PolypMetric(), low)['mDice'] == 100
+
+
+def test_curves_equal_a_loop_over_thresholds():
+    for probability, mask in random_samples(3, seed=1):
+        levels = quantise(probability)
+        assert levels.min() == 0 and levels.max() == 255 and levels.dtype == np.uint8
+        inside, predicted = areas_by_threshold(levels, mask)
+        dice, iou = overlap(inside, predicted, mask.sum(), both_empty=0.0)
+        for index, threshold in enumerate(range(255, -1, -1)):
+            expected = reference_dice_iou(levels >= threshold, mask, 0.0)
+            assert (dice[index], iou[index]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_quantise_stretches_and_rounds():
+    assert quantise(np.array([[0.2, 0.25, 0.4]])).tolist() == [[0, 64, 255]]
+    assert quantise(np.full((2, 2), 0.7)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_pranet_protocol_agrees_with_pysodmetrics():
+    library = pytest.importorskip('py_sod_metrics')
+    pairs = list(random_samples(6, seed=2))
+    # Also the corners: an empty mask, a full one, a constant map.
+    pairs += [(pairs[0][0], np.zeros_like(pairs[0][1])), (pairs[1][0], np.ones_like(pairs[1][1]))]
+    pairs += [(np.full(pairs[2][0].shape, 0.4), pairs[2][1])]
+    found = score(PolypMetric('pranet'), *(make_sample(*pair) for pair in pairs))
+
+    handlers = {'dice': library.DICEHandler(True, False), 'iou': library.IOUHandler(True, False)}
+    overlaps = library.FmeasureV2(handlers)
+    others = [library.Smeasure(), library.WeightedFmeasure(), library.Emeasure(), library.MAE()]
+    for probability, mask in pairs:
+        low, high = probability.min(), probability.max()
+        stretched = (probability - low) / (high - low) if high > low else 0 * probability
+        levels = np.rint(255 * stretched).astype(np.uint8)
+        for measure in (overlaps, *others):
+            measure.step(pred=levels, gt=mask.astype(np.uint8) * 255)
+    curves = {name: values['dynamic'] for name, values in overlaps.get_results().items()}
+    structure, weighted, enhanced, error = (measure.get_results() for measure in others)
+    expected = {
+        'pranet/meanDic': curves['dice'].mean(),
+        'pranet/maxDic': curves['dice'].max(),
+        'pranet/meanIoU': curves['iou'].mean(),
+        'pranet/maxIoU': curves['iou'].max(),
+        'pranet/Smeasure': structure['sm'],
+        'pranet/wFmeasure': weighted['wfm'],
+        'pranet/meanEm': enhanced['em']['curve'].mean(),
+        'pranet/maxEm': enhanced['em']['curve'].max(),
+        'pranet/MAE': error['mae'],
+    }
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert found[name] / 100 == pytest.approx(value, abs=1e-6), name
+
+
+def test_pranet_without_pysodmetrics_says_how_to_get_it(monkeypatch):
+    real_import = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == 'py_sod_metrics':
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, '__import__', refuse)
+    with pytest.raises(ImportError, match='pip install --no-deps pysodmetrics'):
+        PolypMetric(protocol=['image', 'pranet'])
+    assert PolypMetric(protocol=['image', 'dataset']).protocols == ('image', 'dataset')
+
+
+def test_csv_holds_every_image(tmp_path):
+    pairs = list(random_samples(2, seed=3))
+    metric = PolypMetric(out_csv=str(tmp_path / 'new' / 'scores.csv'))
+    samples = [make_sample(*pair, path=f'set/images/{i}.jpg') for i, pair in enumerate(pairs)]
+    found = score(metric, *samples)
+    with (tmp_path / 'new' / 'scores.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row['image'] for row in rows] == ['0', '1']
+    assert np.mean([float(row['dice']) for row in rows]) == pytest.approx(found['mDice'], abs=1e-12)
+    assert np.mean([float(row['iou']) for row in rows]) == pytest.approx(found['mIoU'], abs=1e-12)
+
+
+def test_a_metric_can_be_used_again_and_has_the_prefix_it_is_given():
+    metric = METRICS.build(dict(type='PolypMetric', prefix='cvc300'))
+    full, empty = np.ones((4, 4)), np.zeros((4, 4))
+    assert score(metric, make_sample(0.9 * full, full)) == {
+        'cvc300/mDice': 100.0,
+        'cvc300/mIoU': 100.0,
+    }
+    assert score(metric, make_sample(0.9 * full, empty))['cvc300/mDice'] == 0.0
+    assert len(metric.per_image) == 1
+
+
+def test_different_sizes_are_an_error_that_names_the_image_and_both_sizes():
+    sample = make_sample(np.full((4, 5), 0.4), np.zeros((8, 9)), path='images/frame7.png')
+    with pytest.raises(ValueError, match=r'frame7\.png: the prediction is 5x4 .* its mask 9x8'):
+        PolypMetric().process({}, [sample])
+
+
+def test_an_unread_mask_is_an_error():
+    sample = make_sample(np.full((4, 4), 0.4), np.full((4, 4), 255))
+    with pytest.raises(ValueError, match='value 255, allowed are 0 and 1; .*LoadPolypMask'):
+        PolypMetric().process({}, [sample])
+
+
+def test_other_numbers_of_channels_are_an_error():
+    sample = make_sample(np.full((4, 4), 0.4), np.zeros((4, 4)))
+    sample['seg_logits']['data'] = torch.zeros(3, 4, 4)
+    with pytest.raises(ValueError, match=r'shape \(3, 4, 4\)'):
+        PolypMetric().process({}, [sample])
+
+
+@pytest.mark.parametrize('protocol', ['images', ['image', 'coco'], []])
+def test_unknown_protocols_are_an_error(protocol):
+    with pytest.raises(ValueError, match='allowed are image, pranet, dataset'):
+        PolypMetric(protocol)
+
+
+def test_no_image_is_an_error():
+    with pytest.raises(ValueError, match='no image was scored'):
+        PolypMetric().evaluate(0)
+
+
+def evaluate_on_rank(rank, folder):
+    """One of two processes: scores every second image, gathers, and writes what rank 0 got."""
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2
+    )
+    metric = PolypMetric(['image', 'dataset'])
+    samples = [make_sample(*pair, path=f'{i}.png') for i, pair in enumerate(random_samples(5))]
+    # Like a sampler, pad to equal shares: rank 1 scores image 0 again, which must not count.
+    metric.process({}, [samples[i] for i in ((0, 2, 4), (1, 3, 0))[rank]])
+    found = metric.evaluate(len(samples))
+    if rank == 0:
+        torch.save([found, [score.image for score in metric.per_image]], f'{folder}/found.pt')
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_results_of_two_processes_are_gathered(tmp_path):
+    torch.multiprocessing.spawn(evaluate_on_rank, args=(str(tmp_path),), nprocs=2)
+    found, images = torch.load(tmp_path / 'found.pt', weights_only=True)
+    samples = [make_sample(*pair) for pair in random_samples(5)]
+    assert found == score(PolypMetric(['image', 'dataset']), *samples)
+    assert images == ['0', '1', '2', '3', '4']

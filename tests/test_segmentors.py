@@ -1,0 +1,260 @@
+"""The semi-supervised base, Mean Teacher and ACL-Net as models."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner.checkpoint import load_state_dict
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from mmseg_acl.models.semi.pseudo_label import probabilities
+from mmseg_acl.models.semi.rampup import sigmoid_rampup
+
+CONFIGS = Path(__file__).parent / 'configs'
+SIDE = 64
+
+
+def build(name: str, **changes):
+    config = Config.fromfile(CONFIGS / f'{name}.py')
+    config.merge_from_dict({f'model.{key}': value for key, value in changes.items()})
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    return model
+
+
+def batch(images: int = 3, seed: int = 0, classes: int = 2) -> dict:
+    """Frames with a bright disc on a dark ground, by view, as the collate function gives them."""
+    generator = torch.Generator().manual_seed(seed)
+    ys, xs = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing='ij')
+
+    def draw():
+        centre = torch.rand(2, generator=generator) * SIDE / 2 + SIDE / 4
+        mask = ((ys - centre[0]) ** 2 + (xs - centre[1]) ** 2 < (SIDE / 5) ** 2).long()
+        image = 60 + 120 * mask + 20 * torch.randn(3, SIDE, SIDE, generator=generator)
+        return image.clamp(0, 255).byte(), mask[None] * (classes - 1)
+
+    meta = dict(img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE), pad_shape=(SIDE, SIDE))
+    views = dict(sup=[draw() for _ in range(images)], unsup_weak=[draw() for _ in range(images)])
+    inputs = {name: [image for image, _ in pairs] for name, pairs in views.items()}
+    inputs['unsup_strong'] = [(255 - image.float() * 0.5).byte() for image in inputs['unsup_weak']]
+    valid = PixelData(data=torch.ones(1, SIDE, SIDE, dtype=torch.bool))
+    sup = [SegDataSample(gt_sem_seg=PixelData(data=mask), metainfo=dict(meta)) for _, mask in views['sup']]
+    weak = [SegDataSample(valid=valid.clone(), metainfo=dict(meta)) for _ in range(images)]
+    return dict(inputs=inputs, data_samples=dict(sup=sup, unsup_weak=weak, unsup_strong=deepcopy(weak)))
+
+
+def losses(model, data: dict, iteration: int) -> dict:
+    model.before_step(iteration)
+    torch.manual_seed(iteration)
+    return model(**model.data_preprocessor(deepcopy(data), training=True), mode='loss')
+
+
+def train(model, steps: int, start: int = 0, lr: float = 0.05) -> list[dict]:
+    """Plain SGD steps as the runner makes them; returns the losses of each."""
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=lr, momentum=0.9)
+    history = []
+    for iteration in range(start, start + steps):
+        model.train()
+        found = losses(model, batch(seed=iteration), iteration)
+        optimizer.zero_grad()
+        model.parse_losses(found)[0].backward()
+        optimizer.step()
+        model.after_step()
+        history.append({k: float(v.detach()) for k, v in found.items()})
+    return history
+
+
+# ------------------------------------------------------------------ the base
+
+
+def test_student_and_teacher_start_alike_and_the_teacher_stays_frozen_in_eval():
+    model = build('aclnet')
+    for teacher, student in model.ema_pairs():
+        for name, value in teacher.state_dict().items():
+            assert torch.equal(value, student.state_dict()[name])
+        assert not any(p.requires_grad for p in teacher.parameters())
+    model.train()
+    assert model.student.training and model.affinity_head.training
+    assert not model.teacher.training and not model.affinity_teacher.training
+
+
+def test_warmup_learns_from_labels_alone_and_keeps_the_teacher_a_copy():
+    model = build('aclnet', warmup_iters=3)
+    assert [set(h) for h in train(model, 3)] == [{'loss_seg', 'acc_seg'}] * 3
+    for name, value in model.teacher.state_dict().items():
+        assert torch.equal(value, model.student.state_dict()[name]), name
+    train(model, 3, start=3)
+    weight = next(model.student.parameters())
+    assert not torch.equal(next(model.teacher.parameters()), weight)
+
+
+@pytest.mark.parametrize('name', ['mean_teacher', 'aclnet'])
+def test_losses_are_finite_not_zero_and_reach_the_student_only(name):
+    model = build(name)
+    history = train(model, 8)[4:]
+    keys = {k for k in history[-1] if 'loss' in k}
+    assert keys == ({'loss_seg', 'loss_con'} | ({'loss_tra'} if name == 'aclnet' else set()))
+    for key in keys:
+        values = [h[key] for h in history]
+        assert all(0 < v < 100 for v in values), (key, values)
+    assert all(p.grad is not None for p in model.student.parameters())
+    assert all(p.grad is None for p in model.teacher.parameters())
+
+
+def test_a_forgotten_hook_is_an_error_not_a_teacher_that_never_learns():
+    model = build('mean_teacher')
+    with pytest.raises(RuntimeError, match='MeanTeacherHook'):
+        model(**model.data_preprocessor(batch(), training=True), mode='loss')
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        (dict(teacher_momentum=1.0), r'teacher_momentum is 1.0; it must be in \[0, 1\)'),
+        (dict(warmup_iters=-1), 'warmup_iters is -1'),
+        (dict(predict_on='ensemble'), "predict_on is 'ensemble'; MeanTeacher has student, teacher"),
+        (dict(consistency_wieght=1), 'consistency_wieght'),
+    ],
+)
+def test_wrong_arguments_are_named(wrong, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        build('mean_teacher', **wrong)
+
+
+def test_predict_runs_the_network_that_is_asked_for():
+    model = build('mean_teacher')
+    train(model, 4)
+    model.eval()
+    images = torch.rand(2, 3, SIDE, SIDE)
+    for network in ('student', 'teacher'):
+        model.predict_on = network
+        expected = getattr(model, network).predict(images)
+        for ours, theirs in zip(model.predict(images), expected, strict=True):
+            assert torch.equal(ours.seg_logits.data, theirs.seg_logits.data)
+    assert not torch.equal(model.student.predict(images)[0].seg_logits.data, expected[0].seg_logits.data)
+
+
+@pytest.mark.parametrize('load', [load_state_dict, lambda m, s: m.load_state_dict(s, strict=False)])
+def test_a_plain_mmseg_checkpoint_fills_student_and_teacher(load):
+    plain, model = build('supervised'), build('aclnet')
+    for value in plain.state_dict().values():
+        if value.is_floating_point():
+            value.add_(1)
+    load(model, plain.state_dict())
+    for name, value in plain.state_dict().items():
+        assert torch.equal(model.student.state_dict()[name], value)
+        assert torch.equal(model.teacher.state_dict()[name], value)
+
+
+# ------------------------------------------------------------------ Mean Teacher
+
+
+def test_mean_teacher_consistency_is_the_mean_squared_error_of_probabilities():
+    model = build('mean_teacher', **{'segmentor.decode_head.dropout_ratio': 0})
+    train(model, 4)
+    model.eval()  # BatchNorm then treats each image alone, as the reference does
+    data = batch(seed=9)
+    data['data_samples']['unsup_weak'][1].valid.data[:, :20] = False
+    found = losses(model, data, iteration=5)
+    views = model.data_preprocessor(data, training=True)['inputs']
+    total = count = 0.0
+    for name, other in (('sup', 'sup'), ('unsup_weak', 'unsup_strong')):
+        for i in range(3):
+            with torch.no_grad():
+                p = probabilities(model.run_teacher(views[name][i : i + 1]))[0]
+                q = probabilities(model.student.encode_decode(views[other][i : i + 1], [dict(img_shape=(SIDE, SIDE))]))[0]
+            known = torch.ones(SIDE, SIDE, dtype=torch.bool)
+            if name == 'unsup_weak':
+                known = data['data_samples']['unsup_weak'][i].valid.data[0]
+            total += ((p - q) ** 2).mean(0)[known].sum().item()
+            count += known.sum().item()
+    ramp = sigmoid_rampup(5 - 2, 4)
+    assert found['loss_con'].item() == pytest.approx(10 * ramp * total / count, rel=1e-4)
+
+
+# ------------------------------------------------------------------ ACL-Net
+
+
+ROWS = {
+    'I': dict(use_contrast=False, use_aggregation=False, refinement=dict(low=False, high=False)),
+    'II': dict(use_aggregation=False, refinement=dict(low=False, high=False)),
+    'III': dict(use_aggregation=False),
+    'IV-a': dict(refinement=dict(high=False)),
+    'IV-b': dict(refinement=dict(low=False)),
+    'V': dict(),
+}
+
+
+@pytest.mark.parametrize('row', ROWS)
+def test_every_row_of_the_ablation_trains(row):
+    model = build('aclnet', **ROWS[row])
+    last = train(model, 6)[-1]
+    assert last['loss_con'] > 0
+    assert ('loss_tra' in last) == (row != 'I')
+    assert bool(model.caa_head.has_clusters) == (row in ('IV-a', 'IV-b', 'V'))
+
+
+def test_row_one_is_plain_self_training_on_the_teachers_labels():
+    """Without components, loss_con is cross-entropy + Dice with the teacher's own labels."""
+    from mmseg_acl.models.losses import pseudo_label_loss
+    from mmseg_acl.models.semi.pseudo_label import hard_labels
+
+    changes = dict(ROWS['I'], **{'segmentor.decode_head.dropout_ratio': 0, 'cutmix': dict(prob=0.0)})
+    model = build('aclnet', **changes)
+    train(model, 4)
+    model.eval()
+    data = batch(seed=5)
+    found = losses(model, data, iteration=4)
+    views = model.data_preprocessor(data, training=True)['inputs']
+    prob = probabilities(model.run_teacher(views['unsup_weak']))
+    logits = model.student.encode_decode(views['unsup_strong'], [dict(img_shape=(SIDE, SIDE))] * 3)
+    labels = hard_labels(prob, torch.ones(3, SIDE, SIDE, dtype=torch.bool))
+    torch.testing.assert_close(found['loss_con'], 0.5 * pseudo_label_loss(logits, prob, labels))
+
+
+def test_refinement_waits_for_the_affinity():
+    model = build('aclnet', refine_after=3)
+    assert [model.before_step(i) or model.refining for i in range(7)] == [False] * 5 + [True] * 2
+
+
+def test_inspect_changes_nothing_and_shows_every_stage():
+    model = build('aclnet')
+    train(model, 5)
+    model.train()
+    images = torch.rand(2, 3, SIDE, SIDE)
+    before = deepcopy(model.state_dict())
+    seen = model.inspect(images, torch.ones(2, SIDE, SIDE, dtype=torch.bool))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert model.training and model.student.training and not model.teacher.training
+    pixels = (SIDE // 8) ** 2
+    assert list(seen.refined.stages) == ['high', 'low']
+    assert seen.student.shape == seen.teacher.shape == seen.aggregated.shape == (2, pixels, pixels)
+    torch.testing.assert_close(seen.aggregated.sum(-1), torch.ones(2, pixels))
+
+
+def test_rows_as_vectors_need_and_take_the_number_of_pixels():
+    changes = {'affinity': dict(vectors='rows')}
+    with pytest.raises(ValueError, match='contrast=dict'):
+        build('aclnet', **changes)
+    model = build('aclnet', **changes, **{'contrast.dim': (SIDE // 8) ** 2})
+    assert train(model, 5)[-1]['loss_tra'] > 0
+
+
+def test_aggregation_without_contrast_is_refused():
+    with pytest.raises(ValueError, match='use_aggregation=True needs use_contrast=True'):
+        build('aclnet', use_contrast=False)
+
+
+def test_bfloat16_autocast_trains():
+    model = build('aclnet')
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        history = train(model, 5)
+    assert all(v == v and v < 100 for h in history for v in h.values())

@@ -1,0 +1,127 @@
+"""What a user does: train, resume and test from the command line, on small synthetic frames."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmseg_acl.engine import read_checkpoint
+
+ROOT = Path(__file__).parents[1]
+METHODS = ('supervised', 'mean_teacher', 'aclnet')
+
+
+def run(tool: str, *args: object, data: Path, weights: str = 'none', check: bool = True) -> subprocess.CompletedProcess:
+    environment = dict(
+        os.environ, MMSEG_ACL_DATA=str(data), MMSEG_ACL_WEIGHTS=weights, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)
+    )
+    environment.pop('MMSEG_ACL_DEBUG', None)
+    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, args)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f'{command} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}')
+    return done
+
+
+def config(method: str) -> Path:
+    return ROOT / 'tests' / 'configs' / f'{method}.py'
+
+
+def logged(work_dir: Path) -> list[dict]:
+    (file,) = sorted(work_dir.glob('*/vis_data/scalars.json'))[-1:]
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def same(a: object, b: object) -> bool:
+    """Equal to the last bit, whatever is nested in what."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', METHODS)
+def test_train_resume_and_test(method, synthetic_root, tmp_path):
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    run('train.py', config(method), '--work-dir', whole, data=synthetic_root)
+
+    lines = logged(whole)
+    steps = [line for line in lines if 'loss' in line]
+    assert [line['step'] for line in steps] == list(range(1, 9))
+    expected = {'supervised': 'decode.loss_ce', 'mean_teacher': 'loss_con', 'aclnet': 'loss_tra'}[method]
+    assert steps[-1][expected] > 0
+    validated = {key for key in lines[-1] if key.endswith('mDice')}
+    assert validated == ({'mDice'} if method == 'supervised' else {'student/mDice', 'teacher/mDice'})
+
+    # Interrupted after four iterations, as a killed job is, with a worker process for the loader this time.
+    short = ['train_cfg.max_iters=4', 'param_scheduler.0.end=8', 'train_cfg.val_begin=99']
+    run('train.py', config(method), '--work-dir', parts, '--cfg-options', *short, data=synthetic_root)
+    run(
+        'train.py', config(method), '--work-dir', parts, '--resume',
+        '--cfg-options', 'train_dataloader.num_workers=1', data=synthetic_root,
+    )  # fmt: skip
+    unbroken, resumed = (read_checkpoint(folder / 'iter_8.pth') for folder in (whole, parts))
+    assert same(unbroken['state_dict'], resumed['state_dict'])
+    assert same(unbroken['optimizer'], resumed['optimizer'])
+
+    out = tmp_path / 'out'
+    run('test.py', config(method), whole / 'iter_8.pth', '--datasets', 'synthetic', '--out', out, data=synthetic_root)
+    results = json.loads((out / 'results.json').read_text())['synthetic']
+    assert set(results) == ({'student'} if method == 'supervised' else {'student', 'teacher'})
+    for network, protocols in results.items():
+        name = 'mDice' if method == 'supervised' else f'{network}/mDice'
+        assert protocols['image']['mDice'] == pytest.approx(lines[-1][name]), 'test.py and validation agree'
+
+
+@pytest.mark.slow
+def test_another_seed_is_another_run(synthetic_root, tmp_path):
+    options = ['--cfg-options', 'train_cfg.max_iters=1', 'train_cfg.val_begin=99']
+    states = []
+    for name, seed in (('a', 1), ('b', 1), ('c', 2)):
+        work_dir = tmp_path / name
+        run('train.py', config('supervised'), '--work-dir', work_dir, '--seed', seed, *options, data=synthetic_root)
+        states.append(read_checkpoint(work_dir / 'iter_1.pth')['state_dict'])
+    assert same(states[0], states[1]) and not same(states[0], states[2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('method', 'options', 'message'),
+    [
+        ('aclnet', ['model.warmup_itres=3'], "unexpected keyword argument 'warmup_itres'"),
+        ('aclnet', ['model.contrast.beta=(0.8,0.4)'], r'beta is (0.8, 0.4)'),
+        ('aclnet', ['train_dataloader.dataset.partition=kvasir/tenth'], 'half, quarter, eighth'),
+        ('supervised', ['train_dataloader.dataset.labelled.folder=Nowhere'], 'MMSEG_ACL_DATA'),
+        ('mean_teacher', ['train_dataloader.dataset.labelled.ann_file=absent.txt'], 'absent.txt'),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_before_training(method, options, message, synthetic_root, tmp_path):
+    done = run(
+        'train.py', config(method), '--work-dir', tmp_path, '--cfg-options', *options, data=synthetic_root, check=False
+    )
+    assert done.returncode == 2
+    assert message in done.stderr and 'Traceback' not in done.stderr
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.slow
+def test_unreachable_weights_end_the_run_with_the_ways_out(tmp_path, synthetic_root):
+    laptop = ROOT / 'configs' / 'aclnet' / 'mbv2_kvasir_eighth.py'
+    done = run('train.py', laptop, '--work-dir', tmp_path, data=synthetic_root, weights=str(tmp_path), check=False)
+    assert done.returncode == 2 and 'MMSEG_ACL_WEIGHTS=none' in done.stderr
+
+
+def test_help_is_complete():
+    text = run('train.py', '--help', data=Path()).stdout
+    for word in ('--work-dir', '--resume', '--amp', '--seed', '--cfg-options', '--launcher', 'MMSEG_ACL_DATA', 'example'):
+        assert word in text

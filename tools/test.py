@@ -1,0 +1,73 @@
+"""Score a checkpoint on one or several polyp test sets."""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmseg_acl.engine import load_config, user_errors
+from mmseg_acl.evaluation.cross_dataset import TEST_SETS, evaluate_checkpoint
+from mmseg_acl.evaluation.polyp_metric import PROTOCOLS
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog='Data sets are looked for in the folder that MMSEG_ACL_DATA names, else in data/. '
+        'Scores are in percent.',
+    )
+    parser.add_argument('config', help='config file the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='checkpoint file (.pth)')
+    parser.add_argument(
+        '--datasets',
+        nargs='+',
+        choices=TEST_SETS,
+        metavar='SET',
+        help=f'test sets: {", ".join(TEST_SETS)} (default: all that are present)',
+    )
+    parser.add_argument(
+        '--protocol',
+        nargs='+',
+        choices=PROTOCOLS,
+        default=['image'],
+        metavar='P',
+        help='how to score: image (Dice and IoU per image at probability 0.5, mean over images; '
+        'the default), pranet (256 thresholds, S-, F- and E-measure, MAE), dataset (areas summed)',
+    )
+    parser.add_argument(
+        '--network',
+        nargs='+',
+        choices=('student', 'teacher'),
+        metavar='N',
+        help='student, teacher or both (default: all that the model has)',
+    )
+    parser.add_argument(
+        '--out',
+        metavar='D',
+        help='folder for results.json and per_image.csv (default: test/ beside the checkpoint)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='K=V',
+        help='override settings of the config, such as test_dataloader.num_workers=4',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        evaluate_checkpoint(
+            load_config(args.config, options=args.cfg_options),
+            args.checkpoint,
+            out_dir=args.out or str(Path(args.checkpoint).parent / 'test'),
+            datasets=args.datasets,
+            protocols=args.protocol,
+            networks=args.network,
+        )
+
+
+if __name__ == '__main__':
+    main()
