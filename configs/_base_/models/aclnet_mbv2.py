@@ -14,5 +14,5 @@ model = dict(
     refine_after=100,
     cutmix=dict(prob=0.5),
     lambda_con=0.5,
-    lambda_tra=0.5,
+    lambda_tra=0.05,
 )
