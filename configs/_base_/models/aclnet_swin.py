@@ -1,0 +1,18 @@
+# ACL-Net on Swin-T; features of stride 32 are resized to the stride 8 at which affinities are computed.
+_base_ = './deeplabv3_swin-t.py'
+segmentor = _base_.model
+model = dict(
+    _delete_=True,
+    type='ACLNet',
+    segmentor=segmentor,
+    teacher_momentum=0.999,
+    warmup_iters=1690,  # 10 of 80 epochs
+    affinity=dict(channels=128),
+    contrast=dict(bank_size=8192, num_anchors=256, tau=0.5, beta=(0.45, 0.75)),
+    aggregation=dict(num_clusters=10),
+    refinement=dict(local='paper', schedule='sequential', num_iters=10, alphas=(0.3, 0.7)),
+    refine_after=1690,
+    cutmix=dict(prob=0.5),
+    lambda_con=0.5,
+    lambda_tra=0.5,
+)
