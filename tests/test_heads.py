@@ -1,6 +1,7 @@
 """AffinityHead, ACLHead and CAAHead against loops written from the paper (Eqs 1 to 8)."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -301,6 +302,19 @@ def test_loss_is_that_of_the_loops():
     assert out['loss_tra'].item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
     assert out['reliable_share'].item() == pytest.approx(len(losses) / 18)
     assert head.bank.fill.sum() == min(len(losses) + 7, 32)
+
+
+def test_loss_gradients():
+    """To the student's vectors; keys are constants though the student's map is part of them."""
+    student, teacher = affinities()
+    p_fg = torch.rand(2, 9, dtype=torch.float64)
+    head = ACLHead(dim=4, bank_size=16, min_keys=1, num_anchors=100).double()
+    head.bank.enqueue(torch.randn(6, 4), torch.arange(6) % 2)
+
+    def loss(vectors):
+        return deepcopy(head)(Affinity(student.map, vectors), teacher, p_fg)['loss_tra']
+
+    assert gradcheck(loss, student.vectors.requires_grad_())
 
 
 def test_anchors_keys_and_labels():

@@ -13,4 +13,6 @@ model = dict(
     warmup_iters=80,
     bank_min_keys=64,
     refinement=dict(num_iters=3),
+    refine_after=80,
+    lambda_tra=0.05,
 )

@@ -1,5 +1,5 @@
-# A small DeepLabV3 at stride 8: half of ResNet-18's channels and three of its stages. It learns from
-# random weights in two hundred steps, which MobileNetV2 (the laptop track's backbone) does not.
+# A small DeepLabV3 at stride 8: half the channels of ResNet-18 and three of its stages. It learns
+# from random weights in some hundred steps, which MobileNetV2 (the laptop track) does not.
 _base_ = '../_base_/models/deeplabv3_r50-d8.py'
 model = dict(
     backbone=dict(

@@ -36,10 +36,8 @@ def map_affinity(model: nn.Module, sample: dict, point: tuple[float, float]) -> 
         (h, w) float32 in (0, 1), at the stride of the features.
     """
     images = model.data_preprocessor(pseudo_collate([sample]), False)['inputs']
-    with model.teacher_tap:
-        model.run_teacher(images)
-    feature = model.teacher_tap.pop()
-    height, width = feature.shape[2:]
+    valid = torch.ones_like(images[:, 0], dtype=torch.bool)
+    seen = model.inspect(images, valid)
+    height, width = seen.grid
     row, column = int(point[0] * height), int(point[1] * width)
-    affinity = model.affinity_teacher(feature).map[0, row * width + column]
-    return affinity.reshape(height, width).float().cpu().numpy()
+    return seen.teacher[0, row * width + column].reshape(height, width).float().cpu().numpy()

@@ -6,10 +6,12 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
+from torch import Tensor
 
 from mmseg_acl.engine.hooks.mean_teacher_hook import unwrapped
-from mmseg_acl.models.segmentors.aclnet import ACLNet
+from mmseg_acl.models.segmentors.aclnet import ACLNet, Inspection
 from mmseg_acl.models.semi.pseudo_label import IGNORE, foreground_dice
+from mmseg_acl.visualization.inspection import draw_inspection
 
 
 @HOOKS.register_module()
@@ -22,37 +24,49 @@ class PseudoLabelRefinementHook(Hook):
     refinement hurts, these say so. On other models the hook does nothing, so that one list of hooks serves
     all methods.
 
+    Every ``picture_interval`` iterations the first labelled image goes to the visualizer as a picture: frame,
+    mask, pseudo-label before and after, and the affinity of a marked pixel in student, teacher and after
+    aggregation, as in the paper's Figure 7.
+
     Args:
         interval: Iterations between two measurements, at least 1.
+        picture_interval: Iterations between two pictures, at least 1.
     """
 
-    def __init__(self, interval: int = 50) -> None:
-        if interval < 1:
-            raise ValueError(f'interval is {interval}; it must be at least 1')
-        self.interval = interval
+    def __init__(self, interval: int = 50, picture_interval: int = 300) -> None:
+        for name, value in dict(interval=interval, picture_interval=picture_interval).items():
+            if value < 1:
+                raise ValueError(f'{name} is {value}; it must be at least 1')
+        self.interval, self.picture_interval = interval, picture_interval
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """Measure this step's images."""
+        """Measure this step's images and draw the first, where it is due."""
         model = unwrapped(runner.model)
-        if not isinstance(model, ACLNet) or (runner.iter + 1) % self.interval or not model.refining:
+        if not isinstance(model, ACLNet) or not model.refining:
+            return
+        measure, draw = ((runner.iter + 1) % n == 0 for n in (self.interval, self.picture_interval))
+        if not measure and not draw:
             return
         batch = model.data_preprocessor(data_batch, training=True)
         inputs, samples = batch['inputs'], batch['data_samples']
         masks = torch.cat([sample.gt_sem_seg.data for sample in samples['sup']])
-        self._measure(runner, 'labelled', inputs['sup'], masks, masks != IGNORE)
-        weak = samples['unsup_weak']
-        if all('hidden_sem_seg' in sample for sample in weak):
-            masks = torch.cat([sample.hidden_sem_seg.data for sample in weak])
-            valid = torch.cat([sample.valid.data for sample in weak]).bool()
-            self._measure(runner, 'hidden', inputs['unsup_weak'], masks, valid)
+        seen = model.inspect(inputs['sup'], masks != IGNORE)
+        if draw:
+            frame = data_batch['inputs']['sup'][0].permute(1, 2, 0).cpu().numpy()
+            picture = draw_inspection(frame, (masks[0] == 1).cpu().numpy(), seen)
+            runner.visualizer.add_image('pseudo_label', picture[..., ::-1], step=runner.iter + 1)
+        if measure:
+            self._log(runner, 'labelled', seen, masks, masks != IGNORE)
+            weak = samples['unsup_weak']
+            if all('hidden_sem_seg' in sample for sample in weak):
+                masks = torch.cat([sample.hidden_sem_seg.data for sample in weak])
+                valid = torch.cat([sample.valid.data for sample in weak]).bool()
+                self._log(runner, 'hidden', model.inspect(inputs['unsup_weak'], valid), masks, valid)
 
     @staticmethod
-    def _measure(
-        runner: Runner, name: str, images: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor
-    ) -> None:
-        seen = unwrapped(runner.model).inspect(images, valid)
+    def _log(runner: Runner, name: str, seen: Inspection, masks: Tensor, valid: Tensor) -> None:
         stages = {'teacher': seen.prob[:, 1], **seen.refined.stages}
         for stage, p in stages.items():
             dice = foreground_dice(torch.stack([1 - p, p], dim=1), masks, valid)
