@@ -408,14 +408,15 @@ def with_clusters(head, dim, count):
 
 
 def reference_caa(student, teacher, clusters, tau, temperature):
-    """Eqs 7 and 8 for one image; both halves of E centred and of length one."""
+    """Eqs 7 and 8 for one image; every part of E centred and of length one."""
     assignment = torch.tensor(
         [softmax([cosine(z, h) / tau for h in clusters]) for z in student], dtype=torch.float64
     )
     context = assignment @ clusters
     context = context - context.mean(0)
+    enriched = [z / length(z) + c / length(c) for z, c in zip(student, context, strict=True)]
     joined = [
-        torch.cat([z / length(z), c / length(c)]) for z, c in zip(teacher, context, strict=True)
+        torch.cat([z / length(z), e / length(e)]) for z, e in zip(teacher, enriched, strict=True)
     ]
     rows = [softmax([cosine(a, b) / temperature for b in joined]) for a in joined]
     return assignment, torch.tensor(rows, dtype=torch.float64)
@@ -435,11 +436,12 @@ def test_aggregation_is_that_of_the_loops():
     torch.testing.assert_close(aggregated.sum(-1), ones)
 
 
-def test_without_clusters_the_teacher_stands_alone():
+def test_without_clusters_student_and_teacher_stand_alone():
     student, teacher = affinities()
-    aggregated = CAAHead(dim=4)(student.vectors, teacher.vectors)
+    aggregated = CAAHead(dim=4, temperature=0.2)(student.vectors, teacher.vectors)
     for b in range(2):
-        vectors = teacher.vectors[b]
+        pairs = list(zip(teacher.vectors[b], student.vectors[b], strict=True))
+        vectors = [torch.cat([t / length(t), s / length(s)]) for t, s in pairs]
         rows = [softmax([cosine(a, c) / 0.2 for c in vectors]) for a in vectors]
         expected = torch.tensor(rows, dtype=torch.float64)
         torch.testing.assert_close(aggregated[b], expected)

@@ -1,6 +1,6 @@
 """Show the whole way on synthetic frames: make them, train SupOnly and ACL-Net, test, report.
 
-Needs no data set, no pre-trained weights and no GPU; takes about five minutes on two CPU cores.
+Needs no data set, no pre-trained weights and no GPU; takes some minutes on two CPU cores.
 """
 
 import argparse

@@ -10,7 +10,7 @@ model = dict(
     affinity=dict(channels=128),
     contrast=dict(bank_size=8192, num_anchors=256, tau=0.5, beta=(0.45, 0.75)),
     aggregation=dict(num_clusters=10),
-    refinement=dict(local='paper', schedule='sequential', num_iters=3, alphas=(0.3, 0.7)),
+    refinement=dict(local='paper', schedule='sequential', num_iters=5, alphas=(0.3, 0.7)),
     refine_after=100,
     cutmix=dict(prob=0.5),
     lambda_con=0.5,

@@ -42,7 +42,7 @@ class CAAHead(BaseModule):
         dim: int,
         num_clusters: int = 10,
         tau: float = 0.5,
-        temperature: float = 0.2,
+        temperature: float = 0.05,
         interval: int = 50,
         lloyd_steps: int = 10,
         max_keys: int = 4096,
@@ -115,13 +115,17 @@ class CAAHead(BaseModule):
     @torch.no_grad()
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Aggregate the affinity across images: ``E = concat(Z_t, S H)``, pairwise
+        """Aggregate the affinity across images: ``E = concat(Z_t, Z_s + S H)``, pairwise
         ``softmax_j(cos(E_i, E_j) / temperature)`` (Eq. 8).
 
         As printed, the concatenation is not square and cannot weigh pixels in Eq. 11; the cosines
-        between its rows can. Both halves are centred per image and of length one before they are
-        joined, so neither drowns the other: at tau 0.5 the rows of S H are nearly equal, and
-        without centring that half would only flatten the other. Before there are clusters, E = Z_t.
+        between its rows can. Its second half is the student's vector enriched by what the clusters
+        add, like any attention with its residual: the paper wants "intra-image context from both
+        student and teacher" in it, and S H alone has lost it. Ten clusters of smoothed keys lie
+        nearly on one line, so alone they say little more than on which side of it a pixel is
+        (results/laptop/refinement.md has what each form does to labels). All parts are centred per
+        image and of length one before they are joined, so that none drowns another. Before there
+        are clusters, or without AG, S H is zero.
 
         Args:
             student: (B, N, d) vectors, centred.
@@ -131,10 +135,10 @@ class CAAHead(BaseModule):
         Returns:
             (B, N, N) row-stochastic.
         """
-        halves = [unit(teacher)]
+        context = unit(student)
         if self.has_clusters:
-            halves.append(unit(centre(self.assign(student) @ self.clusters, valid)))
-        joined = unit(torch.cat(halves, dim=-1))
+            context = context + unit(centre(self.assign(student) @ self.clusters, valid))
+        joined = unit(torch.cat([unit(teacher), unit(context)], dim=-1))
         logits = torch.bmm(joined, joined.transpose(1, 2)).div_(self.temperature)
         if valid is not None:
             logits.masked_fill_((~valid & valid.any(1, keepdim=True))[:, None], float('-inf'))

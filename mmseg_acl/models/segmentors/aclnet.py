@@ -55,7 +55,7 @@ class ACLNet(SemiSupervisedSegmentor):
         aggregation: Arguments of the ``CAAHead`` (Eqs 7, 8).
         refinement: Arguments of the ``PseudoLabelRefiner`` (Eqs 9 to 11); ``low`` and ``high`` switch LA, HA.
         use_contrast: Switch of AC.
-        use_aggregation: Switch of AG; without it Eq. 8 has its teacher's half only.
+        use_aggregation: Switch of AG; without it Eq. 8 joins the student's and the teacher's vectors only.
         cutmix: Arguments of :class:`~mmseg_acl.models.semi.mixing.CutMix`.
         lambda_con: Weight of the consistency loss (Eq. 12).
         lambda_tra: Weight of the contrastive loss (Eq. 4).
