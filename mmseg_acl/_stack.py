@@ -31,8 +31,7 @@ PARTS = (
 )
 
 INSTALL_DEFAULT = (
-    'pip install "torch>=2.4,<3" "onedl-mmengine>=0.10.8,<0.11" "onedl-mmcv>=2.3,<3" '
-    '"onedl-mmsegmentation>=1.4,<2"'
+    'pip install "torch>=2.4,<3" "onedl-mmengine>=0.10.8,<0.11" "onedl-mmcv>=2.3,<3" "onedl-mmsegmentation>=1.4,<2"'
 )
 INSTALL_OPENMMLAB = (
     'pip install "torch>=2.0,<3" "mmengine>=0.10.4,<0.11" "mmcv>=2.0.1,<2.2" '

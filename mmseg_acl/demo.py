@@ -47,9 +47,7 @@ def run_demo(repository: Path, out: Path) -> None:
     write_synthetic(out / 'data', NUM_LABELLED, NUM_UNLABELLED, NUM_TEST)
 
     print('[2/3] Training from RANDOM weights (nothing pre-trained), then testing', flush=True)
-    configs = {
-        method: repository / 'configs' / 'demo' / f'{name}.py' for method, name in METHODS.items()
-    }
+    configs = {method: repository / 'configs' / 'demo' / f'{name}.py' for method, name in METHODS.items()}
     # Side by side with half of the cores each: small networks make poor use of many.
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 2) // 2)))
     with ThreadPoolExecutor() as pool:
@@ -76,9 +74,7 @@ def run_demo(repository: Path, out: Path) -> None:
     print(f'Done in {minutes} min {seconds} s. The report: {out / "report.html"}')
 
 
-def _train_and_test(
-    repository: Path, config: Path, work_dir: Path, method: str
-) -> dict[str, dict[str, float]]:
+def _train_and_test(repository: Path, config: Path, work_dir: Path, method: str) -> dict[str, dict[str, float]]:
     """Train one method and score it; {network: {'mDice': percent, 'mIoU': percent}}."""
     command = [repository / 'tools' / 'train.py', config, '--work-dir', work_dir]
     run_tool(command, work_dir / 'train.log', lambda line: _progress(line, method))
@@ -93,9 +89,7 @@ def _train_and_test(
     return scores
 
 
-def run_tool(
-    command: list[Path | str], log: Path, select: Callable[[str], str | None] | None = None
-) -> None:
+def run_tool(command: list[Path | str], log: Path, select: Callable[[str], str | None] | None = None) -> None:
     """Run a Python tool; keep what it prints in a file and show the lines that ``select`` makes.
 
     Raises:
@@ -168,9 +162,7 @@ def _make_report(out: Path, scores: Scores, models: dict[str, nn.Module], frames
         pictures.plot_curves(
             {
                 'loss, all parts': {method: curves[method]['loss'] for method in METHODS},
-                'ACL-Net: losses without labels': {
-                    name: curves['ACL-Net'][name] for name in unsupervised
-                },
+                'ACL-Net: losses without labels': {name: curves['ACL-Net'][name] for name in unsupervised},
             }
         )
     )

@@ -140,9 +140,7 @@ def test_list_order_exclude_and_subfolders(tmp_path):
     make_set(tmp_path / 'Two', ['a'])
     (tmp_path / 'all.txt').write_text('Two/a\nOne/b\nOne/a\n')
     (tmp_path / 'out.txt').write_text('One/b\n')
-    dataset = PolypDataset(
-        str(tmp_path / 'all.txt'), data_root=str(tmp_path), exclude=[str(tmp_path / 'out.txt')]
-    )
+    dataset = PolypDataset(str(tmp_path / 'all.txt'), data_root=str(tmp_path), exclude=[str(tmp_path / 'out.txt')])
     assert [dataset.get_data_info(i)['name'] for i in range(len(dataset))] == ['Two/a', 'One/a']
     assert dataset.get_data_info(0)['img_path'] == str(tmp_path / 'Two' / 'images' / 'a.jpg')
     with pytest.raises(TypeError, match="write \\['kvasir/half'\\]"):
@@ -158,9 +156,7 @@ def test_data_root_from_the_environment(tmp_path, monkeypatch):
 
 
 def test_missing_folder_is_one_error(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"Kvasir-SEG/images' does not exist.*MMSEG_ACL_DATA"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"Kvasir-SEG/images' does not exist.*MMSEG_ACL_DATA"):
         KvasirSEGDataset('kvasir/test', data_root=str(tmp_path))
 
 
@@ -261,9 +257,7 @@ def source(root: Path, part: str) -> dict:
 
 @pytest.fixture
 def semi(synthetic_root) -> SemiSupervisedDataset:
-    return SemiSupervisedDataset(
-        source(synthetic_root, 'labelled'), source(synthetic_root, 'unlabelled')
-    )
+    return SemiSupervisedDataset(source(synthetic_root, 'labelled'), source(synthetic_root, 'unlabelled'))
 
 
 def test_sources_lie_one_after_the_other(semi):
@@ -426,8 +420,7 @@ def test_supervised_variant_of_a_config(synthetic_root, monkeypatch, tmp_path):
     monkeypatch.setenv('MMSEG_ACL_DATA', str(synthetic_root))
     child = tmp_path / 'child.py'
     child.write_text(
-        f"_base_ = '{(CONFIGS / 'synthetic.py').as_posix()}'\n"
-        'train_dataloader = _base_.supervised_dataloader\n'
+        f"_base_ = '{(CONFIGS / 'synthetic.py').as_posix()}'\ntrain_dataloader = _base_.supervised_dataloader\n"
     )
     config = Config.fromfile(child)
     loader = Runner.build_dataloader(config.train_dataloader, seed=0)

@@ -152,7 +152,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     mean_teacher = MODELS.build(Config.fromfile(CONFIGS / 'mean_teacher.py').model)
     acl = MODELS.build(Config.fromfile(CONFIGS / 'aclnet.py').model)
     torch.save({'state_dict': mean_teacher.state_dict()}, tmp_path / 'mt.pth')
-    with pytest.raises(ValueError, match=r"not made by this model \(ACLNet.* missing, such as 'acl_head.bank.cursor'"):
+    with pytest.raises(
+        ValueError, match=r"not made by this model \(ACLNet.* missing, such as 'acl_head.bank.cursor'"
+    ):
         load_model_weights(acl, tmp_path / 'mt.pth')
     torch.save({'state_dict': mean_teacher.student.state_dict()}, tmp_path / 'plain.pth')
     load_model_weights(acl, tmp_path / 'plain.pth')

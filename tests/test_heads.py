@@ -165,8 +165,7 @@ def reference_regions(student, teacher, p_fg, beta):
     affinity = (student + teacher) / 2
     count = len(p_fg)
     raw = [
-        sum(float(affinity[i, j] * p_fg[j]) for j in range(count))
-        / sum(float(affinity[i, j]) for j in range(count))
+        sum(float(affinity[i, j] * p_fg[j]) for j in range(count)) / sum(float(affinity[i, j]) for j in range(count))
         for i in range(count)
     ]
     score = [(value - min(raw)) / (max(raw) - min(raw)) for value in raw]
@@ -177,9 +176,7 @@ def reference_filter(affinity, foreground, background):
     rows = []
     for i in range(len(affinity)):
         row = [
-            0.0
-            if (foreground[i] and background[j]) or (background[i] and foreground[j])
-            else float(affinity[i, j])
+            0.0 if (foreground[i] and background[j]) or (background[i] and foreground[j]) else float(affinity[i, j])
             for j in range(len(affinity))
         ]
         rows.append([value / sum(row) for value in row])
@@ -195,9 +192,7 @@ def test_regions_filter_and_queries_are_those_of_the_loops():
     filtered = head.filter(mean, regions)
     queries, keys = head.queries_keys(student, teacher, regions)
     for b in range(2):
-        score, foreground, background = reference_regions(
-            student.map[b], teacher.map[b], p_fg[b], (0.45, 0.75)
-        )
+        score, foreground, background = reference_regions(student.map[b], teacher.map[b], p_fg[b], (0.45, 0.75))
         assert any(foreground) and any(background)
         assert regions.score[b].tolist() == pytest.approx(score)
         assert regions.foreground[b].tolist() == foreground
@@ -209,9 +204,7 @@ def test_regions_filter_and_queries_are_those_of_the_loops():
         torch.testing.assert_close(keys[rows], expected @ teacher.vectors[b])
     torch.testing.assert_close(filtered.sum(-1), torch.ones(2, 9, dtype=torch.float64))
     some = torch.tensor([0, 3, 8, 9, 17])
-    for few, all_ in zip(
-        head.queries_keys(student, teacher, regions, rows=some), (queries, keys), strict=True
-    ):
+    for few, all_ in zip(head.queries_keys(student, teacher, regions, rows=some), (queries, keys), strict=True):
         torch.testing.assert_close(few, all_[some])
 
 
@@ -281,9 +274,7 @@ def test_loss_is_that_of_the_loops():
     head.bank.enqueue(stored, stored_labels)
     losses = []
     for b in range(2):
-        score, foreground, background = reference_regions(
-            student.map[b], teacher.map[b], p_fg[b], head.beta
-        )
+        score, foreground, background = reference_regions(student.map[b], teacher.map[b], p_fg[b], head.beta)
         mean = (student.map[b] + teacher.map[b]) / 2
         filtered = reference_filter(mean, foreground, background)
         queries, keys = filtered @ student.vectors[b], filtered @ teacher.vectors[b]
@@ -388,9 +379,7 @@ def test_permuting_the_batch_permutes_the_result():
     for one, two in zip(whole, part, strict=True):
         torch.testing.assert_close(one[order], two)
     aggregated = caa(student.vectors, teacher.vectors)
-    torch.testing.assert_close(
-        aggregated[order], caa(student.vectors[order], teacher.vectors[order])
-    )
+    torch.testing.assert_close(aggregated[order], caa(student.vectors[order], teacher.vectors[order]))
     network = AffinityHead(4, channels=4)
     features = torch.randn(3, 4, 3, 3)
     for one, two in zip(network(features), network(features[order]), strict=True):
@@ -409,15 +398,11 @@ def with_clusters(head, dim, count):
 
 def reference_caa(student, teacher, clusters, tau, temperature):
     """Eqs 7 and 8 for one image; every part of E centred and of length one."""
-    assignment = torch.tensor(
-        [softmax([cosine(z, h) / tau for h in clusters]) for z in student], dtype=torch.float64
-    )
+    assignment = torch.tensor([softmax([cosine(z, h) / tau for h in clusters]) for z in student], dtype=torch.float64)
     context = assignment @ clusters
     context = context - context.mean(0)
     enriched = [z / length(z) + c / length(c) for z, c in zip(student, context, strict=True)]
-    joined = [
-        torch.cat([z / length(z), e / length(e)]) for z, e in zip(teacher, enriched, strict=True)
-    ]
+    joined = [torch.cat([z / length(z), e / length(e)]) for z, e in zip(teacher, enriched, strict=True)]
     rows = [softmax([cosine(a, b) / temperature for b in joined]) for a in joined]
     return assignment, torch.tensor(rows, dtype=torch.float64)
 

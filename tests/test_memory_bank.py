@@ -50,10 +50,7 @@ def test_info_nce_gradients(shared):
 def test_info_nce_falls_as_the_positive_comes_closer():
     anchor = torch.tensor([[1.0, 0.0]])
     negatives = torch.tensor([[0.0, 1.0]]).repeat(100, 1)
-    losses = [
-        info_nce(anchor, torch.tensor([[math.cos(t), math.sin(t)]]), negatives).item()
-        for t in (0.0, 0.7, 1.5)
-    ]
+    losses = [info_nce(anchor, torch.tensor([[math.cos(t), math.sin(t)]]), negatives).item() for t in (0.0, 0.7, 1.5)]
     assert losses == sorted(losses)
     assert losses[2] == pytest.approx(math.log(101), abs=0.2)
 

@@ -72,9 +72,7 @@ def test_scores_are_percent_and_not_rounded():
     assert found == {'mDice': 50.0, 'mIoU': pytest.approx(100 / 3, abs=1e-12)}
 
 
-@pytest.mark.parametrize(
-    ('predicted', 'true', 'expected'), [(0, 0, 100.0), (1, 0, 0.0), (0, 1, 0.0), (1, 1, 100.0)]
-)
+@pytest.mark.parametrize(('predicted', 'true', 'expected'), [(0, 0, 100.0), (1, 0, 0.0), (0, 1, 0.0), (1, 1, 100.0)])
 def test_empty_masks_and_predictions(predicted, true, expected):
     probability, mask = np.full((4, 4), 0.1), np.zeros((4, 4))
     probability[1, 1], mask[1, 1] = 0.1 + 0.8 * predicted, true
@@ -212,9 +210,7 @@ def test_no_image_is_an_error():
 
 def evaluate_on_rank(rank, folder):
     """One of two processes: scores every second image, gathers, and writes what rank 0 got."""
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2
-    )
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
     metric = PolypMetric(['image', 'dataset'])
     samples = [make_sample(*pair, path=f'{i}.png') for i, pair in enumerate(random_samples(5))]
     # Like a sampler, pad to equal shares: rank 1 scores image 0 again, which must not count.

@@ -161,9 +161,7 @@ def test_permuting_the_batch_permutes_the_result():
     affinity = torch.rand(3, 16, 16).softmax(-1)
     order = torch.tensor([2, 0, 1])
     whole = refiner(prob, image, affinity, (4, 4)).prob[order]
-    torch.testing.assert_close(
-        refiner(prob[order], image[order], affinity[order], (4, 4)).prob, whole
-    )
+    torch.testing.assert_close(refiner(prob[order], image[order], affinity[order], (4, 4)).prob, whole)
 
 
 def reference_range(y, start):
@@ -192,9 +190,7 @@ def reference_high(y, affinity, grid):
 @pytest.mark.parametrize(('low', 'high'), [(True, True), (True, False), (False, True)])
 def test_both_schedules_are_those_of_the_loops(schedule, preset, ranged, low, high):
     local = dict(dilations=SMALL, **LocalAffinity.presets[preset])
-    refiner = PseudoLabelRefiner(
-        local, schedule, num_iters=2, alphas=(0.3, 0.7), ranged=ranged, low=low, high=high
-    )
+    refiner = PseudoLabelRefiner(local, schedule, num_iters=2, alphas=(0.3, 0.7), ranged=ranged, low=low, high=high)
     prob, image = two_classes(2, 8, 6), torch.rand(2, 3, 8, 6, dtype=torch.float64)
     affinity = torch.rand(2, 12, 12, dtype=torch.float64).softmax(-1)
     out = refiner(prob, image, affinity, (4, 3))
@@ -351,9 +347,7 @@ def test_built_from_the_registry():
             'size of prob',
         ),
         (
-            lambda: PseudoLabelRefiner(low=False)(
-                torch.rand(1, 2, 8, 8), None, torch.rand(1, 9, 9), (2, 2)
-            ),
+            lambda: PseudoLabelRefiner(low=False)(torch.rand(1, 2, 8, 8), None, torch.rand(1, 9, 9), (2, 2)),
             r'affinity has shape \(1, 9, 9\) and grid is \(2, 2\)',
         ),
         (

@@ -169,7 +169,9 @@ def test_mean_teacher_consistency_is_the_mean_squared_error_of_probabilities():
         for i in range(3):
             with torch.no_grad():
                 p = probabilities(model.run_teacher(views[name][i : i + 1]))[0]
-                q = probabilities(model.student.encode_decode(views[other][i : i + 1], [dict(img_shape=(SIDE, SIDE))]))[0]
+                q = probabilities(
+                    model.student.encode_decode(views[other][i : i + 1], [dict(img_shape=(SIDE, SIDE))])
+                )[0]
             known = torch.ones(SIDE, SIDE, dtype=torch.bool)
             if name == 'unsup_weak':
                 known = data['data_samples']['unsup_weak'][i].valid.data[0]

@@ -290,7 +290,9 @@ def test_joint_pass_equals_mmsegs_own_losses_and_logits(shape):
     torch.testing.assert_close(losses['loss_seg'], sum_losses(decode))
     assert ('loss_aux' in losses) == bool(shape.get('aux'))
     if shape.get('aux'):
-        torch.testing.assert_close(losses['loss_aux'], sum_losses({k: plain[k] for k in plain.keys() - decode.keys()}))
+        torch.testing.assert_close(
+            losses['loss_aux'], sum_losses({k: plain[k] for k in plain.keys() - decode.keys()})
+        )
     metas = [dict(img_shape=(16, 16), ori_shape=(16, 16))] * 5
     torch.testing.assert_close(logits, model.encode_decode(torch.cat([sup, other]), metas))
 

@@ -109,9 +109,7 @@ def run_tool(monkeypatch, capsys, data_root):
 def test_results_and_per_image_scores_of_all_present_sets(run_tool, trained, tmp_path):
     config, checkpoint, networks = trained
     protocols = ['image', 'dataset']
-    status, out, _ = run_tool(
-        config, checkpoint, '--protocol', *protocols, '--out', tmp_path / 'out'
-    )
+    status, out, _ = run_tool(config, checkpoint, '--protocol', *protocols, '--out', tmp_path / 'out')
     assert status == 0
     results = json.loads((tmp_path / 'out' / 'results.json').read_text())
     with (tmp_path / 'out' / 'per_image.csv').open() as file:
@@ -138,10 +136,7 @@ def test_networks_are_scored_each_by_itself(run_tool, models, tmp_path):
     assert run_tool(config, checkpoint, *named, tmp_path / 'both')[0] == 0
     status, *_ = run_tool(config, checkpoint, '--network', 'teacher', *named, tmp_path / 'one')
     assert status == 0
-    both, one = (
-        json.loads((tmp_path / folder / 'results.json').read_text())['cvc300']
-        for folder in ('both', 'one')
-    )
+    both, one = (json.loads((tmp_path / folder / 'results.json').read_text())['cvc300'] for folder in ('both', 'one'))
     assert list(one) == ['teacher']
     assert one['teacher'] == both['teacher'] != both['student']
 

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 METHODS = ('supervised', 'mean_teacher', 'aclnet')
 
 
-def run(tool: str, *args: object, data: Path, weights: str = 'none', check: bool = True) -> subprocess.CompletedProcess:
+def run(
+    tool: str, *args: object, data: Path, weights: str = 'none', check: bool = True
+) -> subprocess.CompletedProcess:
     environment = dict(
         os.environ, MMSEG_ACL_DATA=str(data), MMSEG_ACL_WEIGHTS=weights, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)
     )
@@ -107,7 +109,14 @@ def test_another_seed_is_another_run(synthetic_root, tmp_path):
 )  # fmt: skip
 def test_what_is_wrong_is_said_before_training(method, options, message, synthetic_root, tmp_path):
     done = run(
-        'train.py', config(method), '--work-dir', tmp_path, '--cfg-options', *options, data=synthetic_root, check=False
+        'train.py',
+        config(method),
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        *options,
+        data=synthetic_root,
+        check=False,
     )
     assert done.returncode == 2
     assert message in done.stderr and 'Traceback' not in done.stderr
@@ -123,5 +132,14 @@ def test_unreachable_weights_end_the_run_with_the_ways_out(tmp_path, synthetic_r
 
 def test_help_is_complete():
     text = run('train.py', '--help', data=Path()).stdout
-    for word in ('--work-dir', '--resume', '--amp', '--seed', '--cfg-options', '--launcher', 'MMSEG_ACL_DATA', 'example'):
+    for word in (
+        '--work-dir',
+        '--resume',
+        '--amp',
+        '--seed',
+        '--cfg-options',
+        '--launcher',
+        'MMSEG_ACL_DATA',
+        'example',
+    ):
         assert word in text

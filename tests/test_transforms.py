@@ -117,11 +117,7 @@ def test_padding_reaches_every_map():
     assert results['img'].shape == (30, 48, 3)
     for key in ('gt_seg_map', 'valid_map'):
         padded = results[key]
-        assert (
-            padded.shape == (30, 48)
-            and (padded[24:] == 255).all()
-            and (padded[:, 40:] == 255).all()
-        )
+        assert padded.shape == (30, 48) and (padded[24:] == 255).all() and (padded[:, 40:] == 255).all()
     np.testing.assert_array_equal(results['gt_seg_map'][:24, :40], square_mask())
     assert (results['valid_map'][:24, :40] == 1).all()
 
@@ -171,8 +167,7 @@ def test_jitter_draws_from_the_stated_ranges():
     means = [only_brightness(dict(img=grey))['img'].mean() for _ in range(400)]
     assert 50 <= min(means) < 60 and 140 < max(means) <= 150
     changed = sum(
-        not np.array_equal(ColorJitter()(dict(img=colour_image()))['img'], colour_image())
-        for _ in range(400)
+        not np.array_equal(ColorJitter()(dict(img=colour_image()))['img'], colour_image()) for _ in range(400)
     )
     assert 280 < changed < 360  # 0.8 of 400, five deviations
     for wrong in (dict(hue=0.6), dict(brightness=-0.1), dict(prob=1.5)):
@@ -250,9 +245,7 @@ def test_views_start_from_copies():
 def write_frame(root: Path, size: tuple[int, int]) -> dict:
     """A frame that is white exactly on its polyp: image and mask must move together."""
     mask = np.zeros(size, np.uint8)
-    cv2.ellipse(
-        mask, (size[1] // 3, size[0] // 3), (size[1] // 6, size[0] // 4), 30, 0, 360, 255, -1
-    )
+    cv2.ellipse(mask, (size[1] // 3, size[0] // 3), (size[1] // 6, size[0] // 4), 30, 0, 360, 255, -1)
     for name in ('frame.png', 'mask.png'):
         cv2.imwrite(str(root / name), mask)
     return dict(img_path=str(root / 'frame.png'), seg_fields=[])

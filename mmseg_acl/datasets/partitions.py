@@ -20,9 +20,7 @@ PARTITION_SEED = 2023
 
 def shipped_lists() -> list[str]:
     """Names of the lists in this package, for example `kvasir/quarter`."""
-    return sorted(
-        path.relative_to(LISTS).with_suffix('').as_posix() for path in LISTS.rglob('*.txt')
-    )
+    return sorted(path.relative_to(LISTS).with_suffix('').as_posix() for path in LISTS.rglob('*.txt'))
 
 
 def read_list(name_or_path: str | Path) -> list[str]:
@@ -55,15 +53,12 @@ def read_list(name_or_path: str | Path) -> list[str]:
     repeated = [entry for entry, count in Counter(entries).items() if count > 1]
     if repeated:
         raise ValueError(
-            f"list '{path}' repeats {len(repeated)} entries ({', '.join(repeated[:5])})"
-            ': keep one line of each'
+            f"list '{path}' repeats {len(repeated)} entries ({', '.join(repeated[:5])}): keep one line of each"
         )
     return entries
 
 
-def draw_partitions(
-    names: Sequence[str], seed: int = PARTITION_SEED, num_dev: int = 0
-) -> dict[str, list[str]]:
+def draw_partitions(names: Sequence[str], seed: int = PARTITION_SEED, num_dev: int = 0) -> dict[str, list[str]]:
     """Draw nested labelled partitions: an eighth inside a quarter inside a half.
 
     The shipped partitions are `draw_partitions(read_list('kvasir/train'), num_dev=100)`, the same
@@ -84,9 +79,7 @@ def draw_partitions(
     """
     outside = len(names) - len(names) // FRACTIONS['half']
     if not 0 <= num_dev <= outside:
-        raise ValueError(
-            f'num_dev={num_dev} must lie in 0 to {outside}, the number of names outside the half'
-        )
+        raise ValueError(f'num_dev={num_dev} must lie in 0 to {outside}, the number of names outside the half')
     # The legacy generator's stream is frozen by NumPy's policy: the draw stays reproducible.
     order = np.random.RandomState(seed).permutation(len(names))
     chosen = {part: order[: len(names) // divisor] for part, divisor in FRACTIONS.items()}

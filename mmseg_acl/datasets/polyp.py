@@ -216,9 +216,7 @@ def _fitting_mask(files: _Folders, entry: str, image: Path, size: tuple[int, int
     mask = files.find(entry, 'masks')
     mask_size = _image_size(mask)
     if mask_size != size:
-        raise ValueError(
-            f'{image} is {size[0]} x {size[1]}, its mask {mask} is {mask_size[0]} x {mask_size[1]}'
-        )
+        raise ValueError(f'{image} is {size[0]} x {size[1]}, its mask {mask} is {mask_size[0]} x {mask_size[1]}')
     return mask
 
 

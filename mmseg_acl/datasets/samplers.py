@@ -67,8 +67,7 @@ class SourceRatioSampler(Sampler):
         sizes = getattr(dataset, 'source_sizes', None)
         if sizes is None:
             raise TypeError(
-                f'{type(dataset).__name__} has no `source_sizes`: use SourceRatioSampler with a '
-                'SemiSupervisedDataset'
+                f'{type(dataset).__name__} has no `source_sizes`: use SourceRatioSampler with a SemiSupervisedDataset'
             )
         if len(ratio) != len(sizes) or min(ratio) < 1:
             raise ValueError(

@@ -38,9 +38,7 @@ class SemiSupervisedDataset(Dataset):
             half, quarter, eighth and train, or a source has an `ann_file` beside it.
     """
 
-    def __init__(
-        self, labelled: dict, unlabelled: dict | None = None, partition: str | None = None
-    ) -> None:
+    def __init__(self, labelled: dict, unlabelled: dict | None = None, partition: str | None = None) -> None:
         if partition is not None:
             labelled, unlabelled = _with_partition(labelled, unlabelled, partition)
         configs = [labelled] if unlabelled is None else [labelled, unlabelled]
@@ -91,8 +89,7 @@ class SemiSupervisedDataset(Dataset):
 
     def _check_disjoint(self) -> None:
         labelled, unlabelled = (
-            [source.get_data_info(i)['img_path'] for i in range(len(source))]
-            for source in self.sources
+            [source.get_data_info(i)['img_path'] for i in range(len(source))] for source in self.sources
         )
         known = set(labelled)
         shared = [path for path in unlabelled if path in known]
@@ -103,9 +100,7 @@ class SemiSupervisedDataset(Dataset):
             )
 
 
-def _with_partition(
-    labelled: dict, unlabelled: dict | None, partition: str
-) -> tuple[dict, dict | None]:
+def _with_partition(labelled: dict, unlabelled: dict | None, partition: str) -> tuple[dict, dict | None]:
     group, _, part = partition.rpartition('/')
     parts = (*FRACTIONS, 'train')
     if part not in parts:

@@ -40,9 +40,7 @@ def write_synthetic(
         ValueError: A side is shorter than 32 pixels.
     """
     if min(size) < 32:
-        raise ValueError(
-            f'size={tuple(size)} is too small for a frame: both sides must be at least 32'
-        )
+        raise ValueError(f'size={tuple(size)} is too small for a frame: both sides must be at least 32')
     parts = {'labelled': labelled, 'unlabelled': unlabelled, 'test': test}
     for index, (part, count) in enumerate(parts.items()):
         folder = Path(root) / FOLDER / part
@@ -143,8 +141,7 @@ def _polyp(
     dy, dx = y - centre[0], x - centre[1]
     angle = np.arctan2(dy, dx)
     outline = 1 + sum(
-        rng.normal(0, 0.22 / order) * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
-        for order in (2, 3, 4)
+        rng.normal(0, 0.22 / order) * np.cos(order * angle + rng.uniform(0, 2 * np.pi)) for order in (2, 3, 4)
     )
     stretch, turn = rng.uniform(1, 1.5), rng.uniform(0, np.pi)
     along, across = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)

@@ -11,7 +11,6 @@ from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
 
-
 def _history_method(owner: object, name: str) -> object:
     """Stand in for ``getattr`` in a checkpoint: mmengine stores its histories' statistics by it, and only
     those are given out."""

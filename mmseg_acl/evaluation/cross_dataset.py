@@ -172,9 +172,7 @@ def format_table(results: Results, counts: dict[str, int], protocol: str) -> str
         for network, by_protocol in by_network.items()
     }
     metrics = list(next(iter(scores.values())))
-    table = PrettyTable(
-        ['set', 'network', 'images', *metrics], title=f'protocol {protocol}, percent'
-    )
+    table = PrettyTable(['set', 'network', 'images', *metrics], title=f'protocol {protocol}, percent')
     table.align = 'r'
     table.align['set'] = table.align['network'] = 'l'
     for (name, network), values in scores.items():
@@ -186,9 +184,7 @@ def _choose_networks(model: nn.Module, asked: Sequence[str] | None) -> Sequence[
     available = getattr(model, 'networks', ('student',))
     missing = [name for name in asked or () if name not in available]
     if missing:
-        raise ValueError(
-            f'{type(model).__name__} has no network {missing[0]!r}, it has {", ".join(available)}'
-        )
+        raise ValueError(f'{type(model).__name__} has no network {missing[0]!r}, it has {", ".join(available)}')
     return asked or available
 
 

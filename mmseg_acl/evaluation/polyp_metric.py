@@ -88,8 +88,7 @@ class PolypMetric(BaseMetric):
         unknown = [name for name in self.protocols if name not in PROTOCOLS]
         if unknown or not self.protocols:
             raise ValueError(
-                f'PolypMetric: protocol={protocol!r}, allowed are {", ".join(PROTOCOLS)}, '
-                'one or a list of them'
+                f'PolypMetric: protocol={protocol!r}, allowed are {", ".join(PROTOCOLS)}, one or a list of them'
             )
         if 'pranet' in self.protocols:
             _load_pysodmetrics()
@@ -160,8 +159,7 @@ class PolypMetric(BaseMetric):
         intersection, predicted, area = np.array(areas).T
         dice, iou = (100 * values for values in overlap(intersection, predicted, area, 1.0))
         self.per_image = [
-            ImageScore(result.image, float(d), float(i))
-            for result, d, i in zip(results, dice, iou, strict=True)
+            ImageScore(result.image, float(d), float(i)) for result, d, i in zip(results, dice, iou, strict=True)
         ]
         scores: dict[str, dict[str, float]] = {}
         for protocol in self.protocols:

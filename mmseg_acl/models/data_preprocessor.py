@@ -30,11 +30,7 @@ class MultiBranchSegDataPreprocessor(BaseDataPreprocessor):
         if not isinstance(data['inputs'], dict):
             return self.data_preprocessor(data, training)
         branches = {
-            name: self.data_preprocessor(
-                dict(inputs=images, data_samples=data['data_samples'][name]), training
-            )
+            name: self.data_preprocessor(dict(inputs=images, data_samples=data['data_samples'][name]), training)
             for name, images in data['inputs'].items()
         }
-        return {
-            key: {name: branch[key] for name, branch in branches.items()} for key in ('inputs', 'data_samples')
-        }
+        return {key: {name: branch[key] for name, branch in branches.items()} for key in ('inputs', 'data_samples')}

@@ -60,37 +60,25 @@ class LocalAffinity(nn.Module):
     ) -> None:
         super().__init__()
         if not dilations or min(dilations) < 1:
-            raise ValueError(
-                f'dilations are {tuple(dilations)}; needed is at least one, and each at least 1'
-            )
+            raise ValueError(f'dilations are {tuple(dilations)}; needed is at least one, and each at least 1')
         if w1 <= 0 or w2 <= 0 or w3 < 0:
-            raise ValueError(
-                f'w1, w2, w3 are {w1}, {w2}, {w3}; w1 and w2 must be above 0, w3 not below'
-            )
+            raise ValueError(f'w1, w2, w3 are {w1}, {w2}, {w3}; w1 and w2 must be above 0, w3 not below')
         self.dilations = tuple(dilations)
         self.w1 = w1
         self.w3 = w3
         self.offsets = [
-            (dy * step, dx * step)
-            for step in self.dilations
-            for dy in (-1, 0, 1)
-            for dx in (-1, 0, 1)
-            if dy or dx
+            (dy * step, dx * step) for step in self.dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx
         ]
         self.num_neighbours = len(self.offsets)
         self.row_sum = 1.0 if normalize else 1.0 + w3
-        distances = torch.tensor(
-            [(dy**2 + dx**2) ** 0.5 for dy, dx in self.offsets], dtype=torch.float64
-        )
+        distances = torch.tensor([(dy**2 + dx**2) ** 0.5 for dy, dx in self.offsets], dtype=torch.float64)
         spatial = (-((distances / ((distances.std() + 1e-8) * w2)) ** 2)).softmax(0)
         # Python floats: added to planes one by one, and the same on every device and for every
         # dtype.
         self._spatial = (spatial * w3 * self.row_sum / (1 + w3)).tolist()
 
     @classmethod
-    def from_preset(
-        cls, preset: str, dilations: Sequence[int] = (1, 2, 4, 8, 12, 24)
-    ) -> LocalAffinity:
+    def from_preset(cls, preset: str, dilations: Sequence[int] = (1, 2, 4, 8, 12, 24)) -> LocalAffinity:
         """Build it with the weights of the paper or of the authors' released code.
 
         Args:
@@ -157,9 +145,7 @@ class LocalAffinity(nn.Module):
         """
         expected = (len(prob), self.num_neighbours, *prob.shape[2:])
         if kernel.shape != expected:
-            raise ValueError(
-                f'the kernel has shape {tuple(kernel.shape)}; this map needs {expected}'
-            )
+            raise ValueError(f'the kernel has shape {tuple(kernel.shape)}; this map needs {expected}')
         if num_iters == 0:
             return prob.to(kernel.dtype)
         result = torch.empty_like(prob, dtype=kernel.dtype)
@@ -180,9 +166,7 @@ class LocalAffinity(nn.Module):
         """Return views of padded maps, (..., H, W) each, shifted to each neighbour."""
         edge = max(self.dilations)
         bottom, right = (side - edge for side in padded.shape[-2:])
-        return [
-            padded[..., edge + dy : bottom + dy, edge + dx : right + dx] for dy, dx in self.offsets
-        ]
+        return [padded[..., edge + dy : bottom + dy, edge + dx : right + dx] for dy, dx in self.offsets]
 
     def _deviation(self, neighbours: list[Tensor]) -> Tensor:
         """Standard deviation over each pixel's neighbours.
@@ -283,9 +267,7 @@ class PseudoLabelRefiner(nn.Module):
             raise ValueError(f'num_iters is {num_iters}; it must be at least 1')
         if min(alphas) < 0 or abs(sum(alphas) - 1) > 1e-6:
             raise ValueError(f'alphas are {tuple(alphas)}; they must not be negative, and sum to 1')
-        self.local = (
-            LocalAffinity.from_preset(local) if isinstance(local, str) else LocalAffinity(**local)
-        )
+        self.local = LocalAffinity.from_preset(local) if isinstance(local, str) else LocalAffinity(**local)
         self.schedule = schedule
         self.num_iters = num_iters
         self.alphas = tuple(alphas)
@@ -386,9 +368,7 @@ class PseudoLabelRefiner(nn.Module):
                 f'image has shape {_shape(image)}; the low-level term needs it at the size of '
                 f'prob, {_shape(prob)}, or switch the term off with low=False'
             )
-        if self.high and (
-            affinity is None or grid is None or affinity.shape != (batch, *[grid[0] * grid[1]] * 2)
-        ):
+        if self.high and (affinity is None or grid is None or affinity.shape != (batch, *[grid[0] * grid[1]] * 2)):
             raise ValueError(
                 f'affinity has shape {_shape(affinity)} and grid is {grid}; the high-level term '
                 f'needs ({batch}, N, N) with N = grid[0] * grid[1], or switch it off: high=False'

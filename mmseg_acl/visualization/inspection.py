@@ -16,9 +16,7 @@ from mmseg_acl.visualization.pictures import (
 )
 
 
-def draw_inspection(
-    image: np.ndarray, mask: np.ndarray, seen: Inspection, index: int = 0
-) -> np.ndarray:
+def draw_inspection(image: np.ndarray, mask: np.ndarray, seen: Inspection, index: int = 0) -> np.ndarray:
     """Panels side by side: frame with a marked pixel, its mask, the teacher's pseudo-label, the refined one,
     and the marked pixel's row of the student's, the teacher's and the aggregated affinity.
 
@@ -36,9 +34,7 @@ def draw_inspection(
     pixel = point[0] * rows // height * columns + point[1] * columns // width
 
     def heat(affinity: Tensor) -> np.ndarray:
-        return draw_mark(
-            draw_heat(image, affinity[index, pixel].reshape(rows, columns).cpu().numpy()), point
-        )
+        return draw_mark(draw_heat(image, affinity[index, pixel].reshape(rows, columns).cpu().numpy()), point)
 
     labels = (seen.prob[index, 1] > 0.5, seen.refined.prob[index, 1] > 0.5)
     panels = [draw_mark(image, point), draw_mask(image, mask, GREEN)]

@@ -44,14 +44,9 @@ class Report:
         body = [[html.escape(cell) for cell in row] for row in rows]
         self._parts.append(_table(columns, body))
 
-    def add_pictures(
-        self, columns: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]
-    ) -> None:
+    def add_pictures(self, columns: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> None:
         """Add a table of pictures, each cell the picture's address and a caption."""
-        body = [
-            [f'<img src="{uri}" alt="">{html.escape(caption)}' for uri, caption in row]
-            for row in rows
-        ]
+        body = [[f'<img src="{uri}" alt="">{html.escape(caption)}' for uri, caption in row] for row in rows]
         self._parts.append(_table(columns, body, 'pictures'))
 
     def add_picture(self, uri: str) -> None:

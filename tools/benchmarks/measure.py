@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import multiprocessing
+import os
 import platform
 import re
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import wraps
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+# Taken before anything is measured, so that it tells of other processes.
+LOAD = os.getloadavg()[0]
+
+
+class SkipPart(Exception):
+    """A part cannot be measured here; the message says what is missing."""
 
 
 @dataclass
@@ -23,11 +37,13 @@ class Report:
         title: One line that says what was measured against what.
         rows: One dict a row, all with the same keys; a key says its unit.
         notes: Sentences that belong under the table, targets among them.
+        more: Further tables, by heading.
     """
 
     title: str
     rows: list[dict[str, float | int | str]]
     notes: list[str]
+    more: dict[str, list[dict[str, float | int | str]]] = field(default_factory=dict)
 
 
 def seconds(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -52,6 +68,29 @@ def seconds(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, fl
     return {name: min(values[1:]) for name, values in times.items()}
 
 
+class Spans:
+    """Wall-clock seconds of named spans of a step; nested ones count for the inner alone."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._inner = [0.0]
+
+    def timed(self, name: str, run: Callable) -> Callable:
+        """Wrap ``run`` so that its calls add to the span ``name``."""
+
+        @wraps(run)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self._inner.append(0.0)
+            start = time.perf_counter()
+            result = run(*args, **kwargs)
+            whole = time.perf_counter() - start
+            self.seconds[name] += whole - self._inner.pop()
+            self._inner[-1] += whole
+            return result
+
+        return wrapped
+
+
 def extra_memory(prepare: Callable[..., Callable[[], object]], *args: object) -> float:
     """Measure the peak memory of a run beyond what its inputs hold, in MiB (Linux).
 
@@ -66,15 +105,23 @@ def extra_memory(prepare: Callable[..., Callable[[], object]], *args: object) ->
     Returns:
         MiB.
     """
+    return extra_memories(prepare, [args])[0]
+
+
+def extra_memories(prepare: Callable[..., Callable[[], object]], settings: Sequence[tuple]) -> list[float]:
+    """Measure like :func:`extra_memory` for several settings, one after another in one process."""
     context = multiprocessing.get_context('spawn')
     with context.Pool(1) as pool:
-        return pool.apply(_extra_memory, (prepare, args, torch.get_num_threads()))
+        tasks = [(prepare, args, torch.get_num_threads()) for args in settings]
+        return pool.starmap(_extra_memory, tasks, chunksize=1)
 
 
 def _extra_memory(prepare: Callable, args: tuple, threads: int) -> float:
     torch.set_num_threads(threads)
     run = prepare(*args)
     gc.collect()
+    # The C library keeps freed memory for later; given back, it counts when it is used again.
+    ctypes.CDLL(None).malloc_trim(0)
     # Resets the high-water mark, which importing may have set higher than the run will.
     Path('/proc/self/clear_refs').write_text('5')
     before = _status('VmRSS')
@@ -98,12 +145,34 @@ def matmul_rate(side: int = 2048, repeats: int = 5) -> float:
     return 2 * side**3 / best / 1e9
 
 
+def product_flops(run: Callable[[], object]) -> int:
+    """Count the floating-point operations of a run's matrix products and convolutions."""
+    mapping = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def _convolution_backward_flops(
+    grad_shape: list[int], x_shape: list[int], weight_shape: list[int], *args: Any, **_: Any
+) -> int:
+    """As many as forward for each of the two gradients that is wanted.
+
+    torch's own formula takes a grouped convolution for a full one, hundreds of times the work.
+    """
+    *_, transposed, _, _, output_mask = args
+    places = prod(x_shape if transposed else grad_shape)
+    return 2 * places * prod(weight_shape[1:]) * sum(output_mask[:2])
+
+
 def machine() -> dict[str, str | int]:
     """Describe what the figures were taken on."""
     cpuinfo = Path('/proc/cpuinfo')
     name = re.search(r'model name\s*: (.*)', cpuinfo.read_text()) if cpuinfo.exists() else None
     return dict(
         cpu=name.group(1) if name else platform.processor(),
+        cores=os.cpu_count(),
+        load=round(LOAD, 1),
         capability=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
@@ -130,7 +199,17 @@ def write(report: Report, name: str, out: Path) -> str:
     where = machine()
     content = dict(asdict(report), machine=where)
     (out / f'{name}.json').write_text(json.dumps(content, indent=2) + '\n')
+    lines = [f'# {report.title}', '']
+    if LOAD > 0.5:
+        lines += [
+            f'The machine was shared: load {where["load"]} on {where["cores"]} cores before the '
+            'measurement began. Ratios come from interleaved rounds; times are longer than alone.',
+            '',
+        ]
+    lines += [table(report.rows), '']
+    for heading, rows in report.more.items():
+        lines += [f'## {heading}', '', table(rows), '']
     notes = [*report.notes, ', '.join(f'{key} {value}' for key, value in where.items())]
-    text = '\n'.join([f'# {report.title}', '', table(report.rows), '', *[f'- {n}' for n in notes]])
+    text = '\n'.join([*lines, *[f'- {note}' for note in notes]])
     (out / f'{name}.md').write_text(text + '\n')
     return text

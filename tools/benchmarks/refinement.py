@@ -126,7 +126,6 @@ def run(repeats: int) -> Report:
             'Targets at 384: 15 times faster, 1/3 of the memory, a difference of at most 1e-5.',
             'Usual: neighbours gathered by dilated convolution into one tensor each iteration.',
             'MiB: peak beyond the inputs, in a process of its own, the kernel itself included.',
-            f'Arithmetic floor: operations over the measured rate of matrix products, '
-            f'{rate:.0f} GFLOP/s.',
+            f'Arithmetic floor: operations over the measured rate of matrix products, {rate:.0f} GFLOP/s.',
         ],
     )

@@ -14,9 +14,7 @@ geometry = [
 ]
 strong_colors = [
     dict(type='ColorJitter', brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25, prob=0.8),
-    dict(
-        type='RandomGrayscale', prob=0.2, keep_channels=True, channel_weights=(0.114, 0.587, 0.299)
-    ),
+    dict(type='RandomGrayscale', prob=0.2, keep_channels=True, channel_weights=(0.114, 0.587, 0.299)),
     dict(type='RandomGaussianBlur', sigma=(0.1, 2.0), prob=0.5),
 ]
 sup_pipeline = [

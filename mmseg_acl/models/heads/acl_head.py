@@ -172,14 +172,18 @@ class ACLHead(BaseModule):
             rows = torch.arange(batch * pixels, device=student.vectors.device)
         valid = _all_valid(valid, regions.score)
         teacher = teacher.detach()
+        # One selection for all images: the gradient of one is a tensor of the size of all maps.
+        affinity = student.map.flatten(0, 1).index_select(0, rows)
+        affinity = (affinity + teacher.map.flatten(0, 1).index_select(0, rows)) / 2
+        counts = (rows // pixels).bincount(minlength=batch).tolist()
         queries, keys = [], []
-        for b in range(batch):
-            own = rows[rows // pixels == b] % pixels
-            affinity = (student.map[b, own] + teacher.map[b, own]) / 2
+        for b, (own, part, vectors) in enumerate(
+            zip(rows.split(counts), affinity.split(counts), student.vectors.unbind(), strict=True)
+        ):
             filtered = _filtered_rows(
-                affinity, regions.foreground[b], regions.background[b], valid[b], own
+                part, regions.foreground[b], regions.background[b], valid[b], own % pixels
             )
-            queries.append(filtered @ student.vectors[b])
+            queries.append(filtered @ vectors)
             keys.append(filtered.detach() @ teacher.vectors[b])
         return torch.cat(queries), torch.cat(keys)
 

@@ -43,9 +43,7 @@ def centre(vectors: Tensor, valid: Tensor | None = None) -> Tensor:
     if valid is None:
         return vectors - vectors.mean(dim=1, keepdim=True)
     weight = valid[..., None].to(vectors.dtype)
-    return vectors - (vectors * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(
-        min=1
-    )
+    return vectors - (vectors * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
 
 
 @MODELS.register_module()
@@ -92,15 +90,11 @@ class AffinityHead(BaseModule):
         if vectors not in ('features', 'rows'):
             raise ValueError(f"vectors is {vectors!r}; allowed are 'features' and 'rows'")
         if num_heads < 1 or width % num_heads:
-            raise ValueError(
-                f'num_heads is {num_heads}; it must divide the width of {width} channels'
-            )
+            raise ValueError(f'num_heads is {num_heads}; it must divide the width of {width} channels')
         self.num_heads = num_heads
         self.vectors = vectors
         self.dim = width if vectors == 'features' else None
-        self.reduce = (
-            nn.Conv2d(in_channels, width, 1, bias=False) if in_channels > width else nn.Identity()
-        )
+        self.reduce = nn.Conv2d(in_channels, width, 1, bias=False) if in_channels > width else nn.Identity()
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
         self.scale = nn.Parameter(torch.full((num_heads, 1, 1), 5.0))
@@ -142,9 +136,7 @@ class AffinityHead(BaseModule):
         if self.vectors == 'rows':
             return Affinity(affinity, centre(affinity, valid))
         if valid is not None:
-            logits = logits.masked_fill(
-                ~valid[:, None, None, :] & valid.any(1)[:, None, None, None], float('-inf')
-            )
+            logits = logits.masked_fill(~valid[:, None, None, :] & valid.any(1)[:, None, None, None], float('-inf'))
         context = logits.softmax(-1) @ self._split(self.value(x))
         context = context.transpose(1, 2).flatten(2)
         return Affinity(affinity, centre(x + self.out(context), valid))

@@ -49,9 +49,7 @@ class CAAHead(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        counts = dict(
-            num_clusters=num_clusters, interval=interval, lloyd_steps=lloyd_steps, max_keys=max_keys
-        )
+        counts = dict(num_clusters=num_clusters, interval=interval, lloyd_steps=lloyd_steps, max_keys=max_keys)
         for name, value in counts.items():
             if value < 1:
                 raise ValueError(f'{name} is {value}; it must be at least 1')
@@ -59,9 +57,7 @@ class CAAHead(BaseModule):
             if value <= 0:
                 raise ValueError(f'{name} is {value}; it must be above 0')
         if max_keys < num_clusters:
-            raise ValueError(
-                f'max_keys is {max_keys}; {num_clusters} clusters need at least as many keys'
-            )
+            raise ValueError(f'max_keys is {max_keys}; {num_clusters} clusters need at least as many keys')
         self.num_clusters = num_clusters
         self.tau = tau
         self.temperature = temperature
@@ -84,16 +80,10 @@ class CAAHead(BaseModule):
         Returns:
             Whether k-means ran.
         """
-        if (
-            iteration % self.interval
-            or int(bank.fill.min()) == 0
-            or int(bank.fill.sum()) < self.num_clusters
-        ):
+        if iteration % self.interval or int(bank.fill.min()) == 0 or int(bank.fill.sum()) < self.num_clusters:
             return False
         start = self.clusters if self.has_clusters else None
-        clusters = cosine_kmeans(
-            bank.sample(self.max_keys), self.num_clusters, self.lloyd_steps, start
-        )
+        clusters = cosine_kmeans(bank.sample(self.max_keys), self.num_clusters, self.lloyd_steps, start)
         broadcast(clusters)
         self.clusters.copy_(clusters)
         self.has_clusters.fill_(True)

@@ -54,11 +54,12 @@ def info_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, tau: float =
         )
     if tau <= 0:
         raise ValueError(f'tau is {tau}; it must be above 0')
-    anchors, negatives = unit(anchors), unit(negatives)
-    positive = (anchors * unit(positives)).sum(-1, keepdim=True)
+    # Divided by tau here, and the positive added after the sum: with thousands of negatives, each
+    # pass over the (A, n) logits takes longer than all the rest.
+    anchors, negatives = unit(anchors) / tau, unit(negatives)
+    positive = (anchors * unit(positives)).sum(-1)
     if negatives.dim() == 2:
         negative = anchors @ negatives.T
     else:
         negative = torch.einsum('ad,and->an', anchors, negatives)
-    logits = torch.cat([positive, negative], dim=1) / tau
-    return logits.logsumexp(dim=1) - logits[:, 0]
+    return torch.logaddexp(positive, negative.logsumexp(dim=1)) - positive

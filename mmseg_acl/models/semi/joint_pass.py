@@ -80,8 +80,9 @@ def joint_pass(
     for i, head in enumerate(heads):
         previous, outputs = outputs, head(features) if i == 0 else head(features, outputs)
         if needs_features(head):
-            args = (take(features, here), samples) if i == 0 else (
-                take(features, here), take(previous, here), samples)
+            args = (
+                (take(features, here), samples) if i == 0 else (take(features, here), take(previous, here), samples)
+            )
             found = head.loss(*args, segmentor.train_cfg)
         else:
             found = head.loss_by_feat(take(outputs, here), samples)

@@ -9,9 +9,7 @@ from mmseg_acl.models.semi.contrast import unit
 
 
 @torch.no_grad()
-def cosine_kmeans(
-    keys: Tensor, num_clusters: int, steps: int = 10, centres: Tensor | None = None
-) -> Tensor:
+def cosine_kmeans(keys: Tensor, num_clusters: int, steps: int = 10, centres: Tensor | None = None) -> Tensor:
     """Cluster keys by cosine similarity with Lloyd's algorithm (spherical k-means, Dhillon and
     Modha 2001).
 
@@ -32,15 +30,12 @@ def cosine_kmeans(
     """
     if len(keys) < num_clusters:
         raise ValueError(
-            f'{len(keys)} keys cannot form {num_clusters} clusters; give more keys or ask for '
-            'fewer clusters'
+            f'{len(keys)} keys cannot form {num_clusters} clusters; give more keys or ask for fewer clusters'
         )
     if centres is None:
         centres = _seeds(keys, num_clusters)
     elif centres.shape != (num_clusters, keys.shape[1]):
-        raise ValueError(
-            f'centres have shape {tuple(centres.shape)}; needed is {(num_clusters, keys.shape[1])}'
-        )
+        raise ValueError(f'centres have shape {tuple(centres.shape)}; needed is {(num_clusters, keys.shape[1])}')
     for _ in range(steps):
         similarity, nearest = (keys @ centres.T).max(dim=1)
         # A product with the one-hot assignment, unlike a scatter, sums in the same order on every

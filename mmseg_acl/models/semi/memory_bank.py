@@ -56,8 +56,7 @@ class MemoryBank(nn.Module):
         keys, labels = _from_all_ranks(unit(keys.to(self.keys.dtype)), labels.long())
         if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
             raise ValueError(
-                f'labels reach from {int(labels.min())} to {int(labels.max())}; allowed are 0 to '
-                f'{num_classes - 1}'
+                f'labels reach from {int(labels.min())} to {int(labels.max())}; allowed are 0 to {num_classes - 1}'
             )
         for label in range(num_classes):
             new = keys[labels == label][-size:]

@@ -1,0 +1,91 @@
+"""The benchmark runs; nothing here looks at a time."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / 'tools'))
+
+import benchmark_speed  # noqa: E402
+from benchmarks import affinity, measure, scoring, step  # noqa: E402
+
+
+def allocate(mebibytes: int) -> Callable[[], Tensor]:
+    return lambda: torch.ones(mebibytes, 2**18)
+
+
+def test_help_names_every_part():
+    run = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / 'benchmark_speed.py'), '--help'],
+        capture_output=True,
+        text=True,
+        env={'PYTHONPATH': str(ROOT), 'PATH': ''},
+    )
+    assert run.returncode == 0, run.stderr
+    assert all(part in run.stdout for part in benchmark_speed.PARTS)
+
+
+def test_a_part_is_measured_and_written(tmp_path, monkeypatch, capsys):
+    pytest.importorskip('py_sod_metrics')
+    monkeypatch.setattr(scoring, 'SIZES', ((24, 32),))
+    threads = torch.get_num_threads()
+    try:
+        benchmark_speed.main(['--parts', 'scoring', '--repeats', '1', '--out', str(tmp_path)])
+    finally:
+        torch.set_num_threads(threads)
+    content = json.loads((tmp_path / 'scoring.json').read_text())
+    assert content['rows'][0]['difference'] < 1e-12
+    assert content['title'] in (tmp_path / 'scoring.md').read_text()
+    assert content['title'] in capsys.readouterr().out
+
+
+def test_a_part_that_lacks_something_is_skipped(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv('MMSEG_ACL_DATA', raising=False)
+    threads = torch.get_num_threads()
+    try:
+        benchmark_speed.main(['--parts', 'loading', '--out', str(tmp_path)])
+    finally:
+        torch.set_num_threads(threads)
+    assert 'skipped: it needs real images' in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_affinity_parts():
+    parts = affinity.Parts(affinity.Setting(grid=4, batch=2, bank=64, clusters=5))
+    for run in (parts.learn, parts.teach, parts.contrast, parts.aggregate, parts.whole):
+        assert measure.product_flops(run) > 0
+    rows = [dict(N=10, ms=2.0), dict(N=20, ms=9.0), dict(N=40, ms=32.0)]
+    assert affinity.exponent(rows, 'ms', 'N') == pytest.approx(2)
+
+
+def test_step_is_in_full_swing_and_taken_apart():
+    full = step.Step(step.ROW_V, 128, input_side=64, images=2)
+    assert full.model.refining and bool(full.model.caa_head.has_clusters)
+    assert full.anchors() > 10
+    before = full.model.state_dict()['student.decode_head.conv_seg.weight'].clone()
+    parts = step.breakdown(full, 1)
+    assert {'ACL', 'CAA', 'kernel', 'propagation', 'affinity heads', *step.SHARED} < parts.keys()
+    assert min(parts.values()) > 0
+    assert not torch.equal(before, full.model.student.decode_head.conv_seg.weight)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_extra_memory():
+    assert measure.extra_memories(allocate, [(80,), (20,)]) == pytest.approx([80, 20], abs=4)
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+def test_operations_of_grouped_convolutions(groups):
+    conv = nn.Conv2d(8, 8, 3, padding=1, groups=groups, bias=False)
+    images = torch.randn(2, 8, 6, 5, requires_grad=True)
+    forward = 2 * prod((2, 8, 6, 5)) * 8 // groups * 9
+    assert measure.product_flops(lambda: conv(images)) == forward
+    assert measure.product_flops(lambda: conv(images).sum().backward()) == 3 * forward
