@@ -16,14 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmseg_acl.datasets.polyp import DATA_ROOT_VARIABLE
 from mmseg_acl.datasets.synthetic import write_synthetic
 from mmseg_acl.evaluation.cross_dataset import build_loaders, load_model
-from mmseg_acl.visualization import Report, map_affinity, pictures, predict_probability, read_curves
+from mmseg_acl.evaluation.polyp_metric import foreground_probability
+from mmseg_acl.visualization import Report, pictures, read_curves
 
 METHODS = {'SupOnly': 'supervised', 'ACL-Net': 'aclnet'}
 NUM_LABELLED, NUM_UNLABELLED, NUM_TEST = 24, 96, 32
@@ -186,10 +189,10 @@ def _draw_rows(out: Path, models: dict[str, nn.Module], frames) -> list[list[tup
             (pictures.draw_mask(image, mask, pictures.GREEN), ''),
         ]
         for method, model in models.items():
-            predicted = predict_probability(model, sample) > 0.5
+            predicted = _predict_probability(model, sample) > 0.5
             drawn = pictures.draw_mask(image, predicted, pictures.YELLOW)
             row.append((drawn, f'Dice {dice[method][names[index]]:.1f}'))
-        affinity = map_affinity(models['ACL-Net'], sample, tuple(share))
+        affinity = _map_affinity(models['ACL-Net'], sample, tuple(share))
         heat = pictures.draw_mark(pictures.draw_heat(image, affinity), point)
         row.append((heat, f'{affinity.min():.2f} to {affinity.max():.2f}'))
         rows.append([(pictures.to_data_uri(drawn), caption) for drawn, caption in row])
@@ -200,3 +203,38 @@ def _read_dice(path: Path) -> dict[str, float]:
     """Dice of each image from the last network of a per_image.csv, the one that predicts."""
     with path.open() as file:
         return {row['image']: float(row['dice']) for row in csv.DictReader(file)}
+
+
+@torch.no_grad()
+def _predict_probability(model: nn.Module, sample: dict) -> np.ndarray:
+    """Foreground probability of one image at its original size.
+
+    Args:
+        model: A segmentor in eval mode.
+        sample: What a data set with a test pipeline gives: ``inputs`` and ``data_samples``.
+
+    Returns:
+        (H, W) float64 in [0, 1].
+    """
+    output = model.test_step(pseudo_collate([sample]))[0]
+    return foreground_probability(output.to_dict(), output.img_path)
+
+
+@torch.no_grad()
+def _map_affinity(model: nn.Module, sample: dict, point: tuple[float, float]) -> np.ndarray:
+    """Affinity of one pixel with all others, by the teacher of an ACL-Net (Eq. 1).
+
+    Args:
+        model: An ``ACLNet`` in eval mode.
+        sample: What a data set with a test pipeline gives.
+        point: Row and column as shares of height and width, in [0, 1).
+
+    Returns:
+        (h, w) float32 in (0, 1), at the stride of the features.
+    """
+    images = model.data_preprocessor(pseudo_collate([sample]), False)['inputs']
+    valid = torch.ones_like(images[:, 0], dtype=torch.bool)
+    seen = model.inspect(images, valid)
+    height, width = seen.grid
+    row, column = int(point[0] * height), int(point[1] * width)
+    return seen.teacher.map[0, row * width + column].reshape(height, width).float().cpu().numpy()

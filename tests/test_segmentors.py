@@ -238,7 +238,7 @@ def test_inspect_changes_nothing_and_shows_every_stage():
     assert model.training and model.student.training and not model.teacher.training
     pixels = (SIDE // 8) ** 2
     assert list(seen.refined.stages) == ['high', 'low']
-    assert seen.student.shape == seen.teacher.shape == seen.aggregated.shape == (2, pixels, pixels)
+    assert seen.student.map.shape == seen.teacher.map.shape == seen.aggregated.shape == (2, pixels, pixels)
     torch.testing.assert_close(seen.aggregated.sum(-1), torch.ones(2, pixels))
 
 

@@ -51,6 +51,13 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
+def names(root: Path) -> Path:
+    """A list of the test frames, as a user writes one."""
+    file = root / 'names.txt'
+    file.write_text('\n'.join(path.stem for path in sorted((root / 'Synthetic' / 'test' / 'images').iterdir())))
+    return file
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS)
 def test_train_resume_and_test(method, synthetic_root, tmp_path):
@@ -64,6 +71,17 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
     assert steps[-1][expected] > 0
     validated = {key for key in lines[-1] if key.endswith('mDice')}
     assert validated == ({'mDice'} if method == 'supervised' else {'student/mDice', 'teacher/mDice'})
+
+    if method == 'aclnet':
+        watched = {f'{images}/{stage}' for images in ('labelled', 'hidden') for stage in ('teacher', 'high', 'low')}
+        assert watched <= steps[-1].keys() and all(0 <= steps[-1][key] <= 100 for key in watched)
+        pictures = sorted(path.name for path in whole.glob('*/vis_data/vis_image/*.png'))
+        assert pictures == ['pseudo_label_4.png', 'pseudo_label_8.png']
+        quality = tmp_path / 'quality'
+        arguments = [config(method), whole / 'iter_8.pth', '--list', names(synthetic_root), '--out', quality]
+        run('label_quality.py', *arguments, data=synthetic_root)
+        found = json.loads((quality / 'label_quality.json').read_text())
+        assert found['teacher']['change'] == 0 and found['as configured']['dice'] >= 0
 
     # Interrupted after four iterations, as a killed job is, with a worker process for the loader this time.
     short = ['train_cfg.max_iters=4', 'param_scheduler.0.end=8', 'train_cfg.val_begin=99']

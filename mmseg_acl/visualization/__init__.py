@@ -1,6 +1,5 @@
 """Pictures of what a model does, and a report made of them."""
 
-from mmseg_acl.visualization.models import map_affinity, predict_probability
 from mmseg_acl.visualization.report import Report, read_curves
 
-__all__ = ['Report', 'map_affinity', 'predict_probability', 'read_curves']
+__all__ = ['Report', 'read_curves']

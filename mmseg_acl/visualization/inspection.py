@@ -39,5 +39,5 @@ def draw_inspection(image: np.ndarray, mask: np.ndarray, seen: Inspection, index
     labels = (seen.prob[index, 1] > 0.5, seen.refined.prob[index, 1] > 0.5)
     panels = [draw_mark(image, point), draw_mask(image, mask, GREEN)]
     panels += [draw_mask(image, label.cpu().numpy(), YELLOW) for label in labels]
-    panels += [heat(affinity) for affinity in (seen.student, seen.teacher, seen.aggregated)]
+    panels += [heat(affinity) for affinity in (seen.student.map, seen.teacher.map, seen.aggregated)]
     return np.concatenate(panels, axis=1)

@@ -11,3 +11,7 @@ model = dict(
     aggregation=dict(interval=1, num_clusters=3, max_keys=64),
     refinement=dict(num_iters=2),
 )
+custom_hooks = [
+    *_base_.custom_hooks[:-1],
+    dict(type='PseudoLabelRefinementHook', interval=2, picture_interval=4),
+]

@@ -26,16 +26,16 @@ class Inspection(NamedTuple):
     Attributes:
         prob: (B, 2, H, W) of the teacher.
         refined: After each term of Eq. 11.
-        student: (B, N, N) affinity map of the student (Eq. 1).
-        teacher: (B, N, N) affinity map of the teacher.
+        student: Affinity of the student (Eq. 1).
+        teacher: Affinity of the teacher.
         aggregated: (B, N, N) after cross-image aggregation (Eq. 8).
         grid: (h, w) with h * w = N.
     """
 
     prob: Tensor
     refined: Refinement
-    student: Tensor
-    teacher: Tensor
+    student: Affinity
+    teacher: Affinity
     aggregated: Tensor
     grid: tuple[int, int]
 
@@ -182,7 +182,7 @@ class ACLNet(SemiSupervisedSegmentor):
         aggregated = self.caa_head(student.vectors, teacher.vectors, self._pixels(prob, valid)[1])
         refined = self.refine(prob, images, student, teacher, valid)
         self.train(training)
-        return Inspection(prob, refined, student.map, teacher.map, aggregated, self._grid(images))
+        return Inspection(prob, refined, student, teacher, aggregated, self._grid(images))
 
     @property
     def refining(self) -> bool:
