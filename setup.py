@@ -39,7 +39,7 @@ setup(
     extras_require={
         'onedl': read_requirements(ROOT / 'requirements.txt'),
         'openmmlab': [
-            'torch>=2.0,<3',
+            'torch>=2.6,<3',
             'mmengine>=0.10.4,<0.11',
             'mmcv>=2.0.1,<2.2',
             'mmsegmentation>=1.2,<2',

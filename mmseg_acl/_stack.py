@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 # Import name -> first version that serves, first version that does not.
 VERSIONS = {
-    'torch': ('2.0', '3'),
+    'torch': ('2.6', '3'),
     'mmengine': ('0.10', '1'),
     'mmcv': ('2.0.1', '3'),
     'mmseg': ('1.2', '2'),
@@ -31,10 +31,10 @@ PARTS = (
 )
 
 INSTALL_DEFAULT = (
-    'pip install "torch>=2.4,<3" "onedl-mmengine>=0.10.8,<0.11" "onedl-mmcv>=2.3,<3" "onedl-mmsegmentation>=1.4,<2"'
+    'pip install "torch>=2.6,<3" "onedl-mmengine>=0.10.8,<0.11" "onedl-mmcv>=2.3,<3" "onedl-mmsegmentation>=1.4,<2"'
 )
 INSTALL_OPENMMLAB = (
-    'pip install "torch>=2.0,<3" "mmengine>=0.10.4,<0.11" "mmcv>=2.0.1,<2.2" '
+    'pip install "torch>=2.6,<3" "mmengine>=0.10.4,<0.11" "mmcv>=2.0.1,<2.2" '
     '"mmsegmentation>=1.2,<2" "numpy<2" ftfy regex'
 )
 
