@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> None:
         type=int,
         choices=list(step.TRACKS),
         default=[128],
-        help='inputs of the part step: 128 (MobileNetV2, default) and 384 (ResNet-50, where one '
-        'step takes about a minute on one core)',
+        help='inputs of the part step: 128 (MobileNetV2, default) and 384 (ResNet-50, where a step '
+        'takes about a minute on one core and all of it half an hour; --images 1 a quarter)',
     )
     parser.add_argument(
         '--images',

@@ -152,10 +152,10 @@ def run(repeats: int) -> Report:
         title='The affinity part of a step, one size varied at a time',
         rows=rows,
         notes=[
-            'Between the ends of each range: '
+            'Power with which it grows, over the whole range and at its upper end: '
             + '; '.join(
-                f'{key.split(",")[0]} grows with {size} to the power '
-                f'{exponent(by_name[name], key, size):.2f} (at most {most})'
+                f'{key.split(",")[0]} with {size} {exponent(by_name[name], key, size):.2f}, '
+                f'{exponent(by_name[name][-2:], key, size):.2f} (at most {most})'
                 for key, name, size, most in growth
             )
             + '.',

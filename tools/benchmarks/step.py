@@ -120,9 +120,9 @@ class Step:
     ) -> None:
         if DefaultScope.get_current_instance() is None:
             init_default_scope('mmseg')
-        # init_weights lists every parameter to the first logger there is.
+        # The first logger there is gets a line a parameter from init_weights and from the optimizer.
         if not MMLogger.check_instance_created('benchmark'):
-            MMLogger.get_instance('benchmark', log_level='WARNING')
+            MMLogger.get_instance('benchmark', log_level='ERROR')
         config = Config.fromfile(config_path(method, side))
         torch.manual_seed(0)
         self.model: nn.Module = MODELS.build(random_weights(config.model))
@@ -192,6 +192,7 @@ class Step:
     def accumulate(self) -> None:
         """The student's forward and backward pass alone, without an optimizer's step."""
         self.loss().backward()
+        self.optimizer.zero_grad()
 
     def teacher(self) -> None:
         """The teacher's forward pass of Mean Teacher: labelled and weak views together."""
