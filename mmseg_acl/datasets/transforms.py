@@ -6,7 +6,6 @@ are aligned pixel by pixel.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -79,6 +78,8 @@ class LoadPolypMask(BaseTransform):
         self.path_key = 'hidden_map_path' if hidden else 'seg_map_path'
         self.map_key = 'hidden_seg_map' if hidden else 'gt_seg_map'
         self.optional = hidden
+        # Decoding costs as much as the image does; as bits, a thousand masks take some 40 MB.
+        self._cache: dict[str, tuple[tuple[int, int], np.ndarray]] = {}
 
     def transform(self, results: dict) -> dict:
         path = results.get(self.path_key)
@@ -89,9 +90,17 @@ class LoadPolypMask(BaseTransform):
                 f"image '{results.get('img_path')}' has no mask: LoadPolypMask() belongs in the "
                 'pipeline of a labelled data set, LoadPolypMask(hidden=True) in an unlabelled one'
             )
-        results[self.map_key] = read_polyp_mask(path)
+        results[self.map_key] = self._read(path)
         results['seg_fields'].append(self.map_key)
         return results
+
+    def _read(self, path: str) -> np.ndarray:
+        """The mask of a file, decoded the first time only."""
+        if path not in self._cache:
+            mask = read_polyp_mask(path)
+            self._cache[path] = mask.shape, np.packbits(mask)
+        shape, bits = self._cache[path]
+        return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape)
 
 
 @TRANSFORMS.register_module()
@@ -198,8 +207,8 @@ class Views(BaseTransform):
     """Make several views of one image and pack them; the last step of a pipeline.
 
     Args:
-        **views: Name of a view to its list of transforms, which must leave geometry alone. The
-            lists start from copies of the same sample.
+        **views: Name of a view to its list of transforms, which must change nothing but the image's
+            colours: each list starts from a copy of the image, the maps are shared.
     """
 
     def __init__(self, **views: Sequence[dict | Callable]) -> None:
@@ -218,7 +227,8 @@ class Views(BaseTransform):
         """
         packed = {'inputs': {}, 'data_samples': {}}
         for name, transforms in self.views.items():
-            view = transforms(copy.deepcopy(results))
+            # Colours touch the image alone, so the views can share the maps.
+            view = transforms(dict(results, img=results['img'].copy()))
             one = self.pack(view)
             sample = one['data_samples']
             if 'valid_map' in view:

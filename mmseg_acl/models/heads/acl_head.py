@@ -72,9 +72,7 @@ class ACLHead(BaseModule):
         if not 0 < low < high < 1:
             raise ValueError(f'beta is {tuple(beta)}; needed is 0 < beta[0] < beta[1] < 1')
         if not 1 <= min_keys <= bank_size:
-            raise ValueError(
-                f'min_keys is {min_keys}; it must be between 1 and bank_size, which is {bank_size}'
-            )
+            raise ValueError(f'min_keys is {min_keys}; it must be between 1 and bank_size, which is {bank_size}')
         if num_anchors < 1:
             raise ValueError(f'num_anchors is {num_anchors}; it must be at least 1')
         self.min_keys = min_keys
@@ -85,9 +83,7 @@ class ACLHead(BaseModule):
 
     @torch.no_grad()
     @full_precision
-    def regions(
-        self, student: Tensor, teacher: Tensor, p_fg: Tensor, valid: Tensor | None = None
-    ) -> Regions:
+    def regions(self, student: Tensor, teacher: Tensor, p_fg: Tensor, valid: Tensor | None = None) -> Regions:
         """Split pixels into foreground, background and uncertain ones (Eq. 2).
 
         The score is ``a = rownorm(Aff_m) @ p_fg`` with Aff_m the mean of both maps, stretched per
@@ -136,9 +132,7 @@ class ACLHead(BaseModule):
         valid = _all_valid(valid, regions.score)
         return torch.stack(
             [
-                _filtered_rows(
-                    affinity[b], regions.foreground[b], regions.background[b], valid[b], slice(None)
-                )
+                _filtered_rows(affinity[b], regions.foreground[b], regions.background[b], valid[b], slice(None))
                 for b in range(len(affinity))
             ]
         )
@@ -180,9 +174,7 @@ class ACLHead(BaseModule):
         for b, (own, part, vectors) in enumerate(
             zip(rows.split(counts), affinity.split(counts), student.vectors.unbind(), strict=True)
         ):
-            filtered = _filtered_rows(
-                part, regions.foreground[b], regions.background[b], valid[b], own % pixels
-            )
+            filtered = _filtered_rows(part, regions.foreground[b], regions.background[b], valid[b], own % pixels)
             queries.append(filtered @ vectors)
             keys.append(filtered.detach() @ teacher.vectors[b])
         return torch.cat(queries), torch.cat(keys)

@@ -44,8 +44,7 @@ def info_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, tau: float =
     num_anchors, dim = anchors.shape
     if positives.shape != anchors.shape:
         raise ValueError(
-            f'positives have shape {tuple(positives.shape)}; there must be one an anchor, '
-            f'{tuple(anchors.shape)}'
+            f'positives have shape {tuple(positives.shape)}; there must be one an anchor, {tuple(anchors.shape)}'
         )
     if negatives.shape[-1] != dim or negatives.shape[:-2] not in ((), (num_anchors,)):
         raise ValueError(
