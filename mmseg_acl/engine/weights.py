@@ -17,7 +17,7 @@ from mmseg_acl.engine.checkpoint import read_checkpoint, state_of
 
 VARIABLE = 'MMSEG_ACL_WEIGHTS'
 WAYS_OUT = (
-    f'set {VARIABLE} to a folder that has it, set {VARIABLE}=none to train from random weights, or name a '
+    f'Set {VARIABLE} to a folder that has it, set {VARIABLE}=none to train from random weights, or name a '
     "file in the config: backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='FILE'))"
 )
 
@@ -70,7 +70,7 @@ def check_weights_fit(model: nn.Module, path: str) -> None:
     if len(unfit) > 0.1 * len(wanted):
         raise ValueError(
             f'{path} does not fit {type(segmentor.backbone).__name__}: {len(unfit)} of its {len(wanted)} '
-            f'parameters would stay random, such as {unfit[0]!r}. Give weights of this backbone, or {WAYS_OUT}'
+            f'parameters would stay random, such as {unfit[0]!r}. Give weights of this backbone. {WAYS_OUT}'
         )
 
 
@@ -109,7 +109,7 @@ def _find(folder: Path, name: str) -> Path:
         there = ', '.join(p.name for p in (found or sorted(folder.glob('*.pth')))) or 'nothing'
         raise FileNotFoundError(
             f'the config names {name!r}; {VARIABLE}={folder} has {what} called {stem}.pth or {stem}-*.pth '
-            f'(it has: {there}). {WAYS_OUT[0].upper()}{WAYS_OUT[1:]}'
+            f'(it has: {there}). {WAYS_OUT}'
         )
     return found[0]
 

@@ -61,9 +61,11 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='PolypMetric')
 test_evaluator = val_evaluator
 
-# A plain mmseg segmentor on the labelled images: train_dataloader = _base_.supervised_dataloader
+# A plain mmseg segmentor on the labelled half of these very batches, image for image and view for view:
+# train_dataloader = _base_.supervised_dataloader
 supervised_dataloader = dict(
-    sampler=dict(ratio=(8,)),
+    batch_size=4,
+    sampler=dict(ratio=(4,)),
     collate_fn=dict(type='pseudo_collate'),
     dataset=dict(
         labelled=dict(
