@@ -115,6 +115,16 @@ def test_another_seed_is_another_run(synthetic_root, tmp_path):
 
 
 @pytest.mark.slow
+def test_mixed_precision_trains_on_a_cpu(synthetic_root, tmp_path):
+    options = ['--cfg-options', 'train_cfg.max_iters=5', 'train_cfg.val_begin=99']
+    run('train.py', config('aclnet'), '--work-dir', tmp_path, '--amp', *options, data=synthetic_root)
+    last = [line for line in logged(tmp_path) if 'loss' in line][-1]
+    assert all(0 < last[key] < 100 for key in ('loss_seg', 'loss_con', 'loss_tra'))
+    state = read_checkpoint(tmp_path / 'iter_5.pth')['state_dict']
+    assert all(value.dtype != torch.bfloat16 for value in state.values()), 'weights stay in full precision'
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('method', 'options', 'message'),
     [
