@@ -105,9 +105,7 @@ class Step:
         method: One of the module's names of methods.
         side: Track whose config is used.
         input_side: Side of the images; by default the track's.
-        images: Labelled images, and as many unlabelled ones; ``SUPERVISED`` has twice as many
-            labelled ones instead, unless ``half``.
-        half: Whether ``SUPERVISED`` gets only ``images`` images.
+        images: Labelled images, and as many unlabelled ones; ``SUPERVISED`` has none of the latter.
     """
 
     def __init__(
@@ -116,7 +114,6 @@ class Step:
         side: int,
         input_side: int | None = None,
         images: int = IMAGES,
-        half: bool = False,
     ) -> None:
         if DefaultScope.get_current_instance() is None:
             init_default_scope('mmseg')
@@ -131,10 +128,7 @@ class Step:
         self.model.to(memory_format=torch.channels_last).train()
         self.optimizer = build_optim_wrapper(self.model, config.optim_wrapper)
         input_side = input_side or side
-        if method == SUPERVISED:
-            self.batch = labelled_batch(input_side, images if half else 2 * images)
-        else:
-            self.batch = random_batch(input_side, images)
+        self.batch = (labelled_batch if method == SUPERVISED else random_batch)(input_side, images)
         self.semi = method != SUPERVISED
         if self.semi:
             self._settle()
@@ -299,16 +293,11 @@ def run(repeats: int, sides: Sequence[int] = (128,), images: int = IMAGES) -> Re
         rounds = min(repeats, most or repeats)
         label = f'{network} {side}'
         steps = {method: Step(method, side, images=images) for method in (SUPERVISED, MEAN_TEACHER, ROW_I, ROW_V)}
-        half, mean_teacher, full = (
-            Step(SUPERVISED, side, images=images, half=True),
-            steps[MEAN_TEACHER],
-            steps[ROW_V],
-        )
+        half, mean_teacher, full = steps[SUPERVISED], steps[MEAN_TEACHER], steps[ROW_V]
         found = seconds(
             {
                 **steps,
                 'k-means': full.cluster,
-                'labelled half': half,
                 'teacher': mean_teacher.teacher,
                 'half batch': half.accumulate,
             },
@@ -344,7 +333,7 @@ def run(repeats: int, sides: Sequence[int] = (128,), images: int = IMAGES) -> Re
             {'part': name, 'ms': value * 1e3, 'share': value / total}
             for name, value in sorted(parts.items(), key=lambda item: -item[1])
         ]
-        floor = found['labelled half'] + found['teacher'] + found['half batch']
+        floor = found[SUPERVISED] + found['teacher'] + found['half batch']
         last = rows[-1]
         notes += [
             f'{label}: row V takes {last["to row I"]:.3f} of row I (target {TARGET_TIME}) and '
@@ -354,7 +343,7 @@ def run(repeats: int, sides: Sequence[int] = (128,), images: int = IMAGES) -> Re
             'step, most of it ' + ' and '.join(sorted(beyond, key=beyond.get, reverse=True)[:2]) + '.',
             f'{label}: Mean Teacher takes {found[MEAN_TEACHER] / floor:.3f} of its floor, '
             f'{floor * 1e3:.0f} ms (target {TARGET_MEAN_TEACHER}): a step on {images} labelled '
-            f'images {found["labelled half"] * 1e3:.0f}, the teacher on {2 * images} '
+            f'images {found[SUPERVISED] * 1e3:.0f}, the teacher on {2 * images} '
             f'{found["teacher"] * 1e3:.0f}, the student forward and backward on {images} more '
             f'{found["half batch"] * 1e3:.0f}.',
         ]
@@ -364,7 +353,7 @@ def run(repeats: int, sides: Sequence[int] = (128,), images: int = IMAGES) -> Re
         more=more,
         notes=[
             *notes,
-            f'SupOnly has {2 * images} labelled images. Weights and images are random. Row V is in '
+            f'SupOnly has the {images} labelled images alone. Weights and images are random. Row V is in '
             'full swing: full banks, clusters, refinement on; its share of k-means is included.',
             'Peak: what the step needs beyond its model, plus parameters, buffers and momenta.',
             f'Arithmetic floor: matrix products and convolutions over the measured rate of matrix '
