@@ -1,0 +1,81 @@
+"""Every config that is shipped can be read, names lists that exist, and builds its model."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from mmseg_acl.datasets.partitions import shipped_lists
+from mmseg_acl.engine.weights import resolve_weights
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+EXPERIMENTS = sorted(
+    p.relative_to(CONFIGS).as_posix() for p in CONFIGS.glob('[!_]*/**/*.py') if 'demo' not in p.parts
+)
+DATA, PARTITIONS = ('kvasir', 'clinicdb', 'polyp'), ('half', 'quarter', 'eighth')
+BACKBONES = {'supervised': ('r50', 'mbv2'), 'mean_teacher': ('r50', 'mbv2'), 'aclnet': ('r50', 'swin', 'mbv2')}
+
+
+def test_the_grid_is_complete():
+    for method, backbones in BACKBONES.items():
+        for backbone, data, partition in product(backbones, DATA, PARTITIONS):
+            assert f'{method}/{backbone}_{data}_{partition}.py' in EXPERIMENTS
+    for base, row in product(('r50_kvasir_quarter', 'mbv2_kvasir_eighth'), ('1', '2', '3', '4a', '4b', '5')):
+        assert f'aclnet/ablation/{base}_row{row}.py' in EXPERIMENTS
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_a_config_means_what_its_name_says(name):
+    config = Config.fromfile(CONFIGS / name)
+    backbone, data, partition = Path(name).stem.split('_')[:3]
+    dataset = config.train_dataloader.dataset
+    assert dataset.partition == f'{data}/{partition}' and dataset.partition in shipped_lists()
+    assert (dataset.unlabelled is None) == name.startswith('supervised')
+    assert config.val_dataloader.dataset.ann_file == config.test_dataloader.dataset.ann_file == f'{data}/test'
+    segmentor = config.model.get('segmentor', config.model)
+    expected = dict(r50='ResNetV1c', swin='SwinTransformer', mbv2='MobileNetV2')[backbone]
+    assert segmentor.backbone.type == expected and segmentor.backbone.init_cfg.type == 'Pretrained'
+    side = 128 if backbone == 'mbv2' else 384
+    assert {tuple(step.crop_size) for step in dataset.labelled.pipeline if 'crop_size' in step} == {(side, side)}
+
+
+@pytest.mark.parametrize(
+    ('method', 'backbone'), [(method, backbone) for method, backbones in BACKBONES.items() for backbone in backbones]
+)
+def test_models_build(method, backbone, monkeypatch):
+    monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
+    config = Config.fromfile(CONFIGS / method / f'{backbone}_kvasir_quarter.py').model
+    resolve_weights(config)
+    MODELS.build(config)
+
+
+@pytest.mark.parametrize(
+    ('row', 'contrast', 'aggregation', 'low', 'high'),
+    [
+        ('1', False, False, False, False),
+        ('2', True, False, False, False),
+        ('3', True, False, True, True),
+        ('4a', True, True, True, False),
+        ('4b', True, True, False, True),
+        ('5', True, True, True, True),
+    ],
+)
+def test_rows_of_the_ablation_differ_in_their_components_alone(row, contrast, aggregation, low, high, monkeypatch):
+    monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
+    path = CONFIGS / 'aclnet' / 'ablation' / f'mbv2_kvasir_eighth_row{row}.py'
+    config, whole = (Config.fromfile(p).model for p in (path, CONFIGS / 'aclnet' / 'mbv2_kvasir_eighth.py'))
+    resolve_weights(config)
+    model = MODELS.build(config)
+    assert (model.acl_head is not None, model.use_aggregation) == (contrast, aggregation)
+    assert (model.refiner.low, model.refiner.high) == (low, high)
+    switches = ('use_contrast', 'use_aggregation')
+    for key in switches:
+        config.pop(key, None)
+    for key in ('low', 'high'):
+        config.refinement.pop(key, None)
+    resolve_weights(whole)
+    assert config == whole
