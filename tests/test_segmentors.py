@@ -250,6 +250,12 @@ def test_rows_as_vectors_need_and_take_the_number_of_pixels():
     assert train(model, 5)[-1]['loss_tra'] > 0
 
 
+@pytest.mark.parametrize('changes', [dict(feature_source=1), {'affinity': dict(num_heads=2)}])
+def test_other_features_and_more_heads_train(changes):
+    model = build('aclnet', **changes)
+    assert train(model, 5)[-1]['loss_tra'] > 0
+
+
 def test_aggregation_without_contrast_is_refused():
     with pytest.raises(ValueError, match='use_aggregation=True needs use_contrast=True'):
         build('aclnet', use_contrast=False)

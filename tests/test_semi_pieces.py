@@ -272,6 +272,20 @@ def test_tap_catches_before_dropout_and_only_inside_its_context():
         tap.pop()
 
 
+def test_tap_on_a_stage_of_the_backbone():
+    model, images = segmentor().train(), torch.rand(2, 3, 16, 16)
+    statistics = model.backbone.net[1].running_mean.clone()
+    tap = FeatureTap(model, 0)
+    assert tap.channels == 8 and model.backbone.training
+    assert torch.equal(model.backbone.net[1].running_mean, statistics), 'asking for channels changes nothing'
+    with tap:
+        model(images)
+    torch.testing.assert_close(tap.pop(), model.backbone(images)[0])
+    for wrong in (1, -1, 'neck'):
+        with pytest.raises(ValueError, match='the source of features is'):
+            FeatureTap(model, wrong)
+
+
 def test_tap_refuses_a_head_without_classifier():
     model = segmentor()
     model.decode_head.conv_seg = nn.Identity()

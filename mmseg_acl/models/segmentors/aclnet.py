@@ -49,7 +49,7 @@ class ACLNet(SemiSupervisedSegmentor):
 
     Args:
         segmentor: Config of an mmseg segmentor with two classes.
-        affinity: Arguments of the ``AffinityHead`` (Eq. 1) but its ``in_channels``.
+        affinity: Arguments of the ``AffinityHead`` (Eq. 1) but its ``in_channels``, which follow from the source.
         contrast: Arguments of the ``ACLHead`` (Eqs 2 to 6). With ``affinity=dict(vectors='rows')`` its ``dim``,
             the number of pixels of a feature map, has to be given.
         aggregation: Arguments of the ``CAAHead`` (Eqs 7, 8).
@@ -60,6 +60,7 @@ class ACLNet(SemiSupervisedSegmentor):
         lambda_con: Weight of the consistency loss (Eq. 12).
         lambda_tra: Weight of the contrastive loss (Eq. 4).
         threshold: Pixels of a less confident pseudo-label are ignored, in [0, 1).
+        feature_source: ``'head'`` for the feature before the classifier, or the index of a backbone's output.
         feature_stride: Stride at which affinities are computed; features are resized to it.
         bank_min_keys: Keys each ring of the memory bank needs before the contrastive loss begins.
         refine_after: Iterations after the warm-up before pseudo-labels are refined: an affinity that has not
@@ -83,6 +84,7 @@ class ACLNet(SemiSupervisedSegmentor):
         lambda_con: float = 0.5,
         lambda_tra: float = 0.5,
         threshold: float = 0.0,
+        feature_source: str | int = 'head',
         feature_stride: int = 8,
         bank_min_keys: int = 1024,
         refine_after: int = 0,
@@ -96,7 +98,8 @@ class ACLNet(SemiSupervisedSegmentor):
         if not 0 <= threshold < 1:
             raise ValueError(f'threshold is {threshold}; a confidence threshold is in [0, 1)')
         super().__init__(segmentor, **kwargs)
-        self.student_tap, self.teacher_tap = FeatureTap(self.student), FeatureTap(self.teacher)
+        self.student_tap = FeatureTap(self.student, feature_source)
+        self.teacher_tap = FeatureTap(self.teacher, feature_source)
 
         affinity = dict(affinity or {}, type='AffinityHead', in_channels=self.student_tap.channels)
         self.affinity_head = MODELS.build(affinity).requires_grad_(use_contrast)
@@ -203,7 +206,7 @@ class ACLNet(SemiSupervisedSegmentor):
         return images.shape[2] // self.feature_stride, images.shape[3] // self.feature_stride
 
     def _on_grid(self, feature: Tensor, images: Tensor) -> Tensor:
-        """A head's feature (B, C, h, w), resized where it is not at the stride of the affinity."""
+        """A feature (B, C, h, w), resized where it is not at the stride of the affinity."""
         grid = self._grid(images)
         if feature.shape[2:] == grid:
             return feature
