@@ -113,7 +113,7 @@ class CAAHead(BaseModule):
         add, like any attention with its residual: the paper wants "intra-image context from both
         student and teacher" in it, and S H alone has lost it. Ten clusters of smoothed keys lie
         nearly on one line, so alone they say little more than on which side of it a pixel is
-        (results/laptop/refinement.md has what each form does to labels). All parts are centred per
+        (docs/aclnet.md has what that does to labels). All parts are centred per
         image and of length one before they are joined, so that none drowns another. Before there
         are clusters, or without AG, S H is zero.
 
