@@ -78,12 +78,10 @@ def joint_pass(
     stages: dict[str, Tensor] = {}
     outputs = None
     for i, head in enumerate(heads):
-        previous, outputs = outputs, head(features) if i == 0 else head(features, outputs)
+        earlier = () if i == 0 else (outputs,)  # the next stage of a cascade takes what the last gave out
+        outputs = head(features, *earlier)
         if needs_features(head):
-            args = (
-                (take(features, here), samples) if i == 0 else (take(features, here), take(previous, here), samples)
-            )
-            found = head.loss(*args, segmentor.train_cfg)
+            found = head.loss(*take((features, *earlier), here), samples, segmentor.train_cfg)
         else:
             found = head.loss_by_feat(take(outputs, here), samples)
         stages.update({f'{i}.{key}': value for key, value in found.items()})
