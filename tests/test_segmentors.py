@@ -242,6 +242,25 @@ def test_inspect_changes_nothing_and_shows_every_stage():
     torch.testing.assert_close(seen.aggregated.sum(-1), torch.ones(2, pixels))
 
 
+def test_padding_has_no_say_in_affinities_and_labels():
+    """What lies under the padding, the images' values there, must not reach the valid pixels' affinities."""
+    model = build('aclnet', feature_source=0)
+    train(model, 5)
+    feature = torch.rand(1, 16, 8, 8)
+    other = feature.clone()
+    other[..., 4:] = 9 * torch.rand(1, 16, 8, 4)
+    valid = torch.ones(1, SIDE, SIDE, dtype=torch.bool)
+    valid[..., SIDE // 2 :] = False
+    found = []
+    for content in (feature, other):
+        model.student_tap.pop = model.teacher_tap.pop = lambda content=content: content
+        seen = model.inspect(torch.zeros(1, 3, SIDE, SIDE), valid)
+        kept = (torch.arange(64) % 8) < 4
+        found.append((seen.student.map[:, kept][:, :, kept], seen.aggregated[:, kept][:, :, kept]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_rows_as_vectors_need_and_take_the_number_of_pixels():
     changes = {'affinity': dict(vectors='rows')}
     with pytest.raises(ValueError, match='contrast=dict'):

@@ -131,12 +131,13 @@ class ACLNet(SemiSupervisedSegmentor):
             losses, _, logits = self.run_student(batch, strong)
 
         student = teacher = None
+        p_fg, seen = self._pixels(prob, valid)
         if self.uses_affinity:
             with torch.no_grad():
-                teacher = self.affinity_teacher(mix(self._on_grid(self.teacher_tap.pop(), weak), boxes))
-            student = self.affinity_head(self._on_grid(self.student_tap.pop()[-len(strong) :], weak))
+                teacher = self.affinity_teacher(mix(self._on_grid(self.teacher_tap.pop(), weak), boxes), seen)
+            student = self.affinity_head(self._on_grid(self.student_tap.pop()[-len(strong) :], weak), seen)
         if self.acl_head is not None:
-            found = self.acl_head(student, teacher, *self._pixels(prob, valid))
+            found = self.acl_head(student, teacher, p_fg, seen)
             losses.update(found, loss_tra=self.lambda_tra * found['loss_tra'])
             if self.use_aggregation:
                 self.caa_head.update(self.acl_head.bank, self.iteration)
@@ -180,9 +181,10 @@ class ACLNet(SemiSupervisedSegmentor):
             prob = probabilities(self.run_teacher(images))
         with self.student_tap:
             self.student(images)
-        student = self.affinity_head(self._on_grid(self.student_tap.pop(), images))
-        teacher = self.affinity_teacher(self._on_grid(self.teacher_tap.pop(), images))
-        aggregated = self.caa_head(student.vectors, teacher.vectors, self._pixels(prob, valid)[1])
+        seen = self._pixels(prob, valid)[1]
+        student = self.affinity_head(self._on_grid(self.student_tap.pop(), images), seen)
+        teacher = self.affinity_teacher(self._on_grid(self.teacher_tap.pop(), images), seen)
+        aggregated = self.caa_head(student.vectors, teacher.vectors, seen)
         refined = self.refine(prob, images, student, teacher, valid)
         self.train(training)
         return Inspection(prob, refined, student, teacher, aggregated, self._grid(images))
