@@ -275,6 +275,17 @@ def test_other_features_and_more_heads_train(changes):
     assert train(model, 5)[-1]['loss_tra'] > 0
 
 
+def test_more_classes_are_refused_by_aclnet_and_taken_by_mean_teacher():
+    four = {'segmentor.decode_head.num_classes': 4}
+    with pytest.raises(ValueError, match='the segmentor has 4 classes'):
+        build('aclnet', **four)
+    model = build('mean_teacher', **four)
+    for iteration in range(4):
+        found = losses(model, batch(seed=iteration, classes=4), iteration)
+        assert all(torch.isfinite(value).all() for value in found.values())
+    assert found['loss_con'] > 0
+
+
 def test_aggregation_without_contrast_is_refused():
     with pytest.raises(ValueError, match='use_aggregation=True needs use_contrast=True'):
         build('aclnet', use_contrast=False)

@@ -68,7 +68,8 @@ class ACLNet(SemiSupervisedSegmentor):
         **kwargs: See :class:`SemiSupervisedSegmentor`.
 
     Raises:
-        ValueError: AG without AC, which fills its bank; a threshold out of range; ``rows`` without ``dim``.
+        ValueError: AG without AC, which fills its bank; a threshold out of range; ``rows`` without ``dim``; more
+            than two classes.
     """
 
     def __init__(
@@ -98,6 +99,11 @@ class ACLNet(SemiSupervisedSegmentor):
         if not 0 <= threshold < 1:
             raise ValueError(f'threshold is {threshold}; a confidence threshold is in [0, 1)')
         super().__init__(segmentor, **kwargs)
+        if self.student.num_classes != 2:
+            raise ValueError(
+                f'the segmentor has {self.student.num_classes} classes; the regions of Eq. 2 and the refinement of '
+                'Eq. 11 are made for background and one foreground: give it num_classes=2, or use MeanTeacher'
+            )
         self.student_tap = FeatureTap(self.student, feature_source)
         self.teacher_tap = FeatureTap(self.teacher, feature_source)
 
