@@ -183,7 +183,7 @@ class ACLHead(BaseModule):
     def forward(
         self, student: Affinity, teacher: Affinity, p_fg: Tensor, valid: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Compute L_tra (Eq. 4) on one batch of unlabelled images, and store the teacher's keys.
+        """Store the teacher's keys of one batch of unlabelled images, and compute L_tra (Eq. 4).
 
         Anchors are drawn among reliable pixels, at most ``num_anchors`` a class; the positive of an
         anchor is the same location in the keys, its negatives are all bank keys of the other label
@@ -208,6 +208,8 @@ class ACLHead(BaseModule):
         rows = rows.sort().values
         queries, keys = self.queries_keys(student, teacher, regions, valid, rows)
         labels = (regions.score.flatten()[rows] > 0.5).long()
+        # Before the loss: the keys of these very images, of the other label, are negatives too.
+        self.bank.enqueue(keys, labels)
 
         if len(rows) and int(self.bank.fill.min()) >= self.min_keys:
             losses = [
@@ -224,7 +226,6 @@ class ACLHead(BaseModule):
         else:
             loss = 0 * (student.map.sum() + student.vectors.sum())
             cosine = torch.zeros_like(loss)
-        self.bank.enqueue(keys, labels)
 
         reliable = regions.reliable.sum()
         fill = self.bank.fill / self.bank.keys.shape[1]
