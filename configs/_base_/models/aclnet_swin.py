@@ -1,18 +1,21 @@
-# ACL-Net on Swin-T; features of stride 32 are resized to the stride 8 at which affinities are computed.
-_base_ = './deeplabv3_swin-t.py'
-segmentor = _base_.model
+# ACL-Net on Swin-T. At 384 x 384 its last stage is 12 x 12: the usual dilations of 12 and more would all reach
+# beyond it and degenerate to 1x1 convolutions, so they are scaled down. Features of stride 32 are resized to the
+# affinity's stride of 8.
+_base_ = './aclnet_r50.py'
 model = dict(
-    _delete_=True,
-    type='ACLNet',
-    segmentor=segmentor,
-    teacher_momentum=0.999,
-    warmup_iters=1690,  # 10 of 80 epochs
-    affinity=dict(channels=128),
-    contrast=dict(bank_size=8192, num_anchors=256, tau=0.5, beta=(0.45, 0.75)),
-    aggregation=dict(num_clusters=10),
-    refinement=dict(local='paper', schedule='sequential', num_iters=10, alphas=(0.3, 0.7)),
-    refine_after=1690,
-    cutmix=dict(prob=0.5),
-    lambda_con=0.5,
-    lambda_tra=0.5,
+    segmentor=dict(
+        backbone=dict(
+            _delete_=True,
+            type='SwinTransformer',
+            embed_dims=96,
+            depths=(2, 2, 6, 2),
+            num_heads=(3, 6, 12, 24),
+            window_size=7,
+            drop_path_rate=0.2,
+            out_indices=(0, 1, 2, 3),
+            init_cfg=dict(type='Pretrained', checkpoint='mmcls://swin_tiny'),
+        ),
+        decode_head=dict(in_channels=768, dilations=(1, 3, 6, 9)),
+        auxiliary_head=dict(in_channels=384),
+    )
 )
