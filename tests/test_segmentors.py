@@ -128,6 +128,11 @@ def test_wrong_arguments_are_named(wrong, message):
         build('mean_teacher', **wrong)
 
 
+def test_the_base_without_a_method_is_refused_when_it_is_built():
+    with pytest.raises(TypeError, match='abstract.*semi_supervised_loss'):
+        build('mean_teacher', type='SemiSupervisedSegmentor')
+
+
 def test_predict_runs_the_network_that_is_asked_for():
     model = build('mean_teacher')
     train(model, 4)

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmseg_acl._stack import hide_log_noise
+from mmseg_acl.engine.hooks.mean_teacher_hook import unwrapped
 from mmseg_acl.engine.weights import check_weights_fit, local_weights, resolve_weights
 
 DEBUG = 'MMSEG_ACL_DEBUG'
@@ -91,6 +92,6 @@ def build_runner(config: Config) -> Runner:
     runner = Runner.from_cfg(config)
     hide_log_noise(runner.logger)
     for path in local_weights(config.model):
-        check_weights_fit(getattr(runner.model, 'module', runner.model), path)
+        check_weights_fit(unwrapped(runner.model), path)
     _ = runner.train_loop, runner.val_loop
     return runner

@@ -191,7 +191,7 @@ class ACLNet(SemiSupervisedSegmentor):
         student = self.affinity_head(self._on_grid(self.student_tap.pop(), images), seen)
         teacher = self.affinity_teacher(self._on_grid(self.teacher_tap.pop(), images), seen)
         aggregated = self.caa_head(student.vectors, teacher.vectors, seen)
-        refined = self.refine(prob, images, student, teacher, valid)
+        refined = self.refiner(prob, images, aggregated, self._grid(images), valid)
         self.train(training)
         return Inspection(prob, refined, student, teacher, aggregated, self._grid(images))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -117,9 +118,9 @@ class SemiSupervisedSegmentor(BaseSegmentor):
             )
         )
 
+    @abstractmethod
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
         """The method's losses; keys with ``loss`` are summed, other scalars are logged."""
-        raise NotImplementedError(f'{type(self).__name__} does not define semi_supervised_loss')
 
     def run_student(self, batch: SemiBatch, unlabelled: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Run the student once over the labelled images and ``unlabelled`` (U, 3, H, W).
