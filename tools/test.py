@@ -37,9 +37,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--network',
         nargs='+',
-        choices=('student', 'teacher'),
         metavar='N',
-        help='student, teacher or both (default: all that the model has)',
+        help='networks to score, such as student and teacher (default: all that the model has)',
     )
     parser.add_argument(
         '--out',

@@ -60,8 +60,8 @@ def evaluate_checkpoint(
         out_dir: Folder of the two files, made if needed.
         datasets: Names from ``TEST_SETS``. None takes all that are present.
         protocols: Protocols of ``PolypMetric``.
-        networks: ``'student'``, ``'teacher'`` or both. None takes all the model has; a plain
-            segmentor counts as a student.
+        networks: Some of the model's networks, such as ``'student'`` and ``'teacher'``. None takes all it has;
+            a plain segmentor counts as a student.
 
     Returns:
         ``{set: {network: {protocol: {metric: percent}}}}``, which is what ``results.json`` holds.
@@ -72,12 +72,11 @@ def evaluate_checkpoint(
     """
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f"checkpoint '{checkpoint}' does not exist")
-    # Before the long part, so that an unknown protocol is found at once; a plain model needs one.
-    metrics = {network: PolypMetric(protocols) for network in networks or ('student', 'teacher')}
+    PolypMetric(protocols)  # before the long part, so that an unknown protocol is found at once
     loaders = build_loaders(config, datasets)
 
     model = load_model(config, checkpoint)
-    metrics = {name: metrics[name] for name in _choose_networks(model, networks)}
+    metrics = {network: PolypMetric(protocols) for network in _choose_networks(model, networks)}
 
     results: Results = {}
     rows: list[tuple[str, str, ImageScore]] = []

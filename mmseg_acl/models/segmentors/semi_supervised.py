@@ -42,14 +42,17 @@ class SemiBatch:
 class SemiSupervisedSegmentor(BaseSegmentor):
     """Any mmseg segmentor as a student, with an EMA teacher beside it.
 
-    A method is a subclass that says in :meth:`semi_supervised_loss` what it does with a batch. Training
-    needs ``MeanTeacherHook`` among the hooks: it announces each step and, after it, updates the teacher.
+    A method is a subclass that says in :meth:`semi_supervised_loss` what it does with a batch. ``networks`` names
+    the segmentors it has, the student first and then its teachers; a method whose networks stand in another
+    relation builds them in :meth:`build_networks` and says in :meth:`ema_pairs` which follow which. Training
+    needs ``MeanTeacherHook`` among the hooks: it announces each step and, after it, updates the teachers.
 
     Args:
         segmentor: Config of an mmseg segmentor. Its ``data_preprocessor`` serves every view.
         teacher_momentum: Decay of the EMA, in [0, 1); see :func:`~mmseg_acl.models.semi.teacher.ema_decay`.
         warmup_iters: Iterations on labelled images alone. The teacher starts, as a copy, when they end.
-        predict_on: Which network ``predict`` runs, ``'student'`` or ``'teacher'``.
+        predict_on: Which of ``networks`` ``predict`` runs; by default the teacher where there is one, else the
+            first.
         data_preprocessor: Config; by default the segmentor's own, applied to each view.
         init_cfg: Passed to mmengine's ``BaseModule``.
 
@@ -64,7 +67,7 @@ class SemiSupervisedSegmentor(BaseSegmentor):
         segmentor: dict,
         teacher_momentum: float = 0.999,
         warmup_iters: int = 0,
-        predict_on: str = 'teacher',
+        predict_on: str | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -79,11 +82,21 @@ class SemiSupervisedSegmentor(BaseSegmentor):
                 raise ValueError('neither the model nor its segmentor has a data_preprocessor; give one of them')
             data_preprocessor = dict(type='MultiBranchSegDataPreprocessor', data_preprocessor=inner)
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.student = MODELS.build(segmentor)
-        self.teacher = freeze(MODELS.build(without_weights(segmentor)))
+        self.build_networks(segmentor)
         self.teacher_momentum, self.warmup_iters = teacher_momentum, warmup_iters
-        self.predict_on = predict_on
+        self.predict_on = predict_on or ('teacher' if 'teacher' in self.networks else self.networks[0])
         self.iteration: int | None = None
+
+    def build_networks(self, segmentor: dict) -> None:
+        """Make a module of every name in ``networks``: the first learns, the others are its teachers.
+
+        Args:
+            segmentor: Config of the student.
+        """
+        student, *teachers = self.networks
+        setattr(self, student, MODELS.build(segmentor))
+        for teacher in teachers:
+            setattr(self, teacher, freeze(MODELS.build(without_weights(segmentor))))
 
     # ---------------------------------------------------------------- training
 
@@ -105,17 +118,18 @@ class SemiSupervisedSegmentor(BaseSegmentor):
         if self.iteration < self.warmup_iters:
             nothing = inputs['sup'][:0]
             return joint_pass(self.student, inputs['sup'], data_samples['sup'], nothing)[0]
+        return self.semi_supervised_loss(self.make_batch(inputs, data_samples))
+
+    def make_batch(self, inputs: dict[str, Tensor], data_samples: dict[str, SampleList]) -> SemiBatch:
+        """The step's images as the method's own batch; a method with views of its own overrides it."""
         weak = data_samples['unsup_weak']
-        valid = torch.cat([sample.valid.data for sample in weak]).bool()
-        return self.semi_supervised_loss(
-            SemiBatch(
-                labelled=inputs['sup'],
-                samples=data_samples['sup'],
-                weak=inputs['unsup_weak'],
-                strong=inputs['unsup_strong'],
-                valid=valid,
-                weak_samples=weak,
-            )
+        return SemiBatch(
+            labelled=inputs['sup'],
+            samples=data_samples['sup'],
+            weak=inputs['unsup_weak'],
+            strong=inputs['unsup_strong'],
+            valid=torch.cat([sample.valid.data for sample in weak]).bool(),
+            weak_samples=weak,
         )
 
     @abstractmethod
@@ -132,11 +146,11 @@ class SemiSupervisedSegmentor(BaseSegmentor):
         return losses, *logits.split([len(batch.labelled), len(unlabelled)])
 
     @torch.no_grad()
-    def run_teacher(self, images: Tensor) -> Tensor:
-        """Logits (B, C, H, W) of the teacher for ``images`` (B, 3, H, W), at their size."""
+    def run_teacher(self, images: Tensor, teacher: str = 'teacher') -> Tensor:
+        """Logits (B, C, H, W) of the teacher of that name for ``images`` (B, 3, H, W), at their size."""
         shape = tuple(images.shape[2:])
         meta = dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4)
-        return self.teacher.encode_decode(images, [meta] * len(images))
+        return getattr(self, teacher).encode_decode(images, [meta] * len(images))
 
     def before_step(self, iteration: int) -> None:
         """Called by the hook before each step with the number of steps done."""
@@ -149,8 +163,9 @@ class SemiSupervisedSegmentor(BaseSegmentor):
             ema_update(teacher, student, decay)
 
     def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Pairs (teacher, student) of modules kept by EMA; a method with more than the segmentor adds them."""
-        return [(self.teacher, self.student)]
+        """Pairs (teacher, student) of modules kept by EMA; a method with more than the segmentors adds them."""
+        student, *teachers = (getattr(self, name) for name in self.networks)
+        return [(teacher, student) for teacher in teachers]
 
     def train(self, mode: bool = True) -> SemiSupervisedSegmentor:
         """Set the mode of everything but the teachers, which stay in ``eval`` (mmengine calls this each step)."""
@@ -205,7 +220,7 @@ class SemiSupervisedSegmentor(BaseSegmentor):
     # ---------------------------------------------------------------- checkpoints
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        """Let a plain mmseg checkpoint of the segmentor fill the student and the teacher alike."""
+        """Let a plain mmseg checkpoint of the segmentor fill all networks alike."""
         plain = {f'{prefix}{key}' for key in self.student.state_dict()}
         if plain & state_dict.keys():
             for key in plain & state_dict.keys():
