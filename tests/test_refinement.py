@@ -164,12 +164,26 @@ def test_permuting_the_batch_permutes_the_result():
     torch.testing.assert_close(refiner(prob[order], image[order], affinity[order], (4, 4)).prob, whole)
 
 
+def reference_restore(y, start, ranged, gated):
+    """What a stage hands on: the range of the teacher's map, and its values where it is sure."""
+    if ranged:
+        y = reference_range(y, start)
+    if gated:
+        y = y.clone()
+        for i in range(y.shape[0]):
+            for j in range(y.shape[1]):
+                p = float(start[i, j])
+                doubt = 1 - abs(2 * p - 1)
+                y[i, j] = (1 - doubt) * p + doubt * y[i, j]
+    return y
+
+
 def reference_range(y, start):
     return (y - y.min()) / (y.max() - y.min()) * (start.max() - start.min()) + start.min()
 
 
 def reference_high(y, affinity, grid):
-    """A y of Eq. 11 for an (H, W) map whose side is a multiple of the grid's."""
+    """A y of Eq. 11 for an (H, W) map whose side is a multiple of the grid's: the cells' means are averaged."""
     cell = y.shape[0] // grid[0], y.shape[1] // grid[1]
     coarse = torch.zeros(grid, dtype=y.dtype)
     for i in range(grid[0]):
@@ -180,21 +194,20 @@ def reference_high(y, affinity, grid):
     for i in range(len(mixed)):
         for j in range(len(mixed)):
             mixed[i] += affinity[i, j] * coarse.flatten()[j]
-    mixed = mixed.view(1, 1, *grid)
-    return F.interpolate(mixed, size=y.shape, mode='bilinear', align_corners=False)[0, 0]
+    change = (mixed.view(grid) - coarse)[None, None]
+    return (y + F.interpolate(change, size=y.shape, mode='bilinear', align_corners=False)[0, 0]).clamp(0, 1)
 
 
-@pytest.mark.parametrize('ranged', [True, False])
+@pytest.mark.parametrize(('ranged', 'gated'), [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize('preset', PRESETS)
 @pytest.mark.parametrize('schedule', ['sequential', 'joint'])
 @pytest.mark.parametrize(('low', 'high'), [(True, True), (True, False), (False, True)])
-def test_both_schedules_are_those_of_the_loops(schedule, preset, ranged, low, high):
+def test_both_schedules_are_those_of_the_loops(schedule, preset, ranged, gated, low, high):
     local = dict(dilations=SMALL, **LocalAffinity.presets[preset])
-    refiner = PseudoLabelRefiner(local, schedule, num_iters=2, alphas=(0.3, 0.7), ranged=ranged, low=low, high=high)
+    refiner = PseudoLabelRefiner(local, schedule, 2, (0.3, 0.7), ranged=ranged, gated=gated, low=low, high=high)
     prob, image = two_classes(2, 8, 6), torch.rand(2, 3, 8, 6, dtype=torch.float64)
     affinity = torch.rand(2, 12, 12, dtype=torch.float64).softmax(-1)
     out = refiner(prob, image, affinity, (4, 3))
-    stretch = reference_range if ranged else lambda y, start: y
     for b in range(2):
         kernel = reference_kernel(image[b], SMALL, *PRESETS[preset])
         # Both classes are carried here, and the simplex is restored at the end.
@@ -204,18 +217,19 @@ def test_both_schedules_are_those_of_the_loops(schedule, preset, ranged, low, hi
                 near = reference_step(y, kernel, SMALL) if low else y
                 far = [reference_high(c, affinity[b], (4, 3)) if high else c for c in y]
                 y = 0.3 * near + 0.7 * torch.stack(far)
-            expected = stretch((y / y.sum(0))[1], prob[b, 1])
+                y = y / y.sum(0)
+            expected = reference_restore(y[1], prob[b, 1], ranged, gated)
             torch.testing.assert_close(out.stages['joint'][b], expected)
         else:
             if high:
                 far = torch.stack([reference_high(c, affinity[b], (4, 3)) for c in y])
-                fg = stretch((0.3 * y + 0.7 * far)[1], prob[b, 1])
+                fg = reference_restore((0.3 * y + 0.7 * far)[1], prob[b, 1], ranged, gated)
                 torch.testing.assert_close(out.stages['high'][b], fg)
                 y = torch.stack([1 - fg, fg])
             if low:
                 for _ in range(2):
                     y = reference_step(y, kernel, SMALL)
-                fg = stretch((y / y.sum(0))[1], prob[b, 1])
+                fg = reference_restore((y / y.sum(0))[1], prob[b, 1], ranged, gated)
                 torch.testing.assert_close(out.stages['low'][b], fg)
             expected = fg
         torch.testing.assert_close(out.prob[b], torch.stack([1 - expected, expected]))
@@ -231,13 +245,20 @@ def test_stages_are_those_that_ran():
     torch.testing.assert_close(nothing.prob, prob)
 
 
-def test_uniform_affinity_alone_is_the_mean():
-    """With a2 = 1 and every weight 1 / N, each pixel gets the image's mean."""
-    prob = two_classes(2, 8, 8)
+PLAIN = dict(alphas=(0.0, 1.0), ranged=False, gated=False, low=False)
+
+
+def test_uniform_affinity_alone_gives_every_cell_the_mean_and_keeps_its_detail():
+    """With a2 = 1 and every weight 1 / N, at the grid's own resolution each pixel gets the image's mean."""
     affinity = torch.full((2, 16, 16), 1 / 16, dtype=torch.float64)
-    refiner = PseudoLabelRefiner(alphas=(0.0, 1.0), ranged=False, low=False)
+    prob = two_classes(2, 4, 4)
     expected = prob.mean((2, 3), keepdim=True).expand_as(prob)
-    torch.testing.assert_close(refiner(prob, None, affinity, (4, 4)).prob, expected)
+    torch.testing.assert_close(PseudoLabelRefiner(**PLAIN)(prob, None, affinity, (4, 4)).prob, expected)
+    # Finer than the grid: two cells of the same mean, one with detail, which stays.
+    prob = torch.full((2, 2, 8, 8), 0.5, dtype=torch.float64)
+    prob[:, 1, 0, 0], prob[:, 1, 0, 1] = 0.7, 0.3
+    prob[:, 0] = 1 - prob[:, 1]
+    torch.testing.assert_close(PseudoLabelRefiner(**PLAIN)(prob, None, affinity, (4, 4)).prob, prob)
 
 
 def test_one_hot_affinity_copies_pixels():
@@ -245,12 +266,28 @@ def test_one_hot_affinity_copies_pixels():
     prob = two_classes(1, 4, 4)
     order = torch.randperm(16)
     affinity = torch.eye(16, dtype=torch.float64)[order][None]
-    refiner = PseudoLabelRefiner(alphas=(0.0, 1.0), ranged=False, low=False)
     expected = prob.flatten(2)[..., order].view_as(prob)
-    torch.testing.assert_close(refiner(prob, None, affinity, (4, 4)).prob, expected)
-    identity = PseudoLabelRefiner(low=False)
-    out = identity(prob, None, torch.eye(16, dtype=torch.float64)[None], (4, 4))
+    torch.testing.assert_close(PseudoLabelRefiner(**PLAIN)(prob, None, affinity, (4, 4)).prob, expected)
+
+
+def test_the_identity_as_affinity_changes_nothing_at_any_resolution():
+    prob = two_classes(2, 16, 16)
+    out = PseudoLabelRefiner(low=False)(prob, None, torch.eye(16, dtype=torch.float64).expand(2, -1, -1), (4, 4))
     torch.testing.assert_close(out.prob, prob)
+
+
+def test_a_sure_teacher_is_not_overruled():
+    """With p in {0, 1} nothing moves; with p = 0.5 a pixel moves all the way."""
+    prob = (two_classes(1, 16, 16) > 0.5).double()
+    image = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(PseudoLabelRefiner(high=False)(prob, image).prob, prob)
+    prob[:, :, 8, 8] = 0.5
+    free = PseudoLabelRefiner(high=False, gated=False)(prob, image).prob
+    gated = PseudoLabelRefiner(high=False)(prob, image).prob
+    assert free[0, 1, 8, 8] != 0.5
+    torch.testing.assert_close(gated[..., 8, 8], free[..., 8, 8])
+    gated[..., 8, 8] = prob[..., 8, 8]
+    torch.testing.assert_close(gated, prob)
 
 
 def test_uniform_image_averages_over_neighbours():
@@ -269,9 +306,9 @@ def test_ranging_keeps_a_small_polyp():
     prob[:, 1, :4, :4] = 0.9
     prob[:, 0] = 1 - prob[:, 1]
     affinity = (torch.eye(16) + 0.1).div(2.6)[None]
-    plain = PseudoLabelRefiner(low=False, ranged=False)(prob, None, affinity, (4, 4)).prob[:, 1]
-    ranged = PseudoLabelRefiner(low=False)(prob, None, affinity, (4, 4)).prob[:, 1]
-    assert plain.max() < 0.7
+    plain = PseudoLabelRefiner(low=False, ranged=False, gated=False)(prob, None, affinity, (4, 4)).prob[:, 1]
+    ranged = PseudoLabelRefiner(low=False, gated=False)(prob, None, affinity, (4, 4)).prob[:, 1]
+    assert plain.max() < 0.8
     assert ranged.max() == pytest.approx(0.9)
     assert ranged.min() == pytest.approx(0.0, abs=1e-6)
 
@@ -295,7 +332,7 @@ def test_ranges_are_taken_over_valid_pixels():
     valid = torch.ones(1, 8, 8, dtype=torch.bool)
     valid[..., 4:] = False
     affinity = torch.rand(1, 16, 16, dtype=torch.float64).softmax(-1)
-    out = PseudoLabelRefiner(low=False)(prob, None, affinity, (4, 4), valid).prob[0, 1]
+    out = PseudoLabelRefiner(low=False, gated=False)(prob, None, affinity, (4, 4), valid).prob[0, 1]
     assert out[valid[0]].max() == pytest.approx(prob[0, 1][valid[0]].max().item())
     assert out[valid[0]].min() == pytest.approx(prob[0, 1][valid[0]].min().item())
     nowhere = PseudoLabelRefiner(low=False)(prob, None, affinity, (4, 4), ~valid & valid)

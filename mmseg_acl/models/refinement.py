@@ -229,11 +229,15 @@ class PseudoLabelRefiner(nn.Module):
     ``'sequential'``: ``y <- a1 y + a2 A y`` once with the high-level affinity A, then ``y <- K y``
     with the low-level kernel, ``num_iters`` times. ``'joint'``: ``y <- a1 K y + a2 A y``,
     ``num_iters`` times, as printed; an operator that is switched off becomes the identity. A works
-    on the affinity's grid: y is averaged down to it, and the product comes back bilinearly.
+    on the means of y over the affinity's grid and leaves the detail within a cell as it is, so that
+    the identity as affinity changes nothing.
 
-    Averaging pulls the rarer class towards the other, and the polyp shrinks. With ``ranged`` the
-    foreground map is therefore stretched back, per image, to the range it had in the teacher's
-    output: after each stage, or after the last joint iteration.
+    After each stage, or after the last joint iteration, two things that averaging does to a good
+    label are undone. It pulls the rarer class towards the other, and the polyp shrinks: with
+    ``ranged`` the foreground map is stretched back, per image, to the range it had in the teacher's
+    output. And it overrules a teacher that is sure: with ``gated`` a pixel of the teacher's
+    foreground probability p moves only by the share ``1 - |2 p - 1|`` of the way to its refined
+    value. So refinement fades by itself as the teacher gets better.
 
     Attributes may be changed between iterations, by a hook for example.
 
@@ -243,6 +247,7 @@ class PseudoLabelRefiner(nn.Module):
         num_iters: T of Eq. 11; scale it with the input's side.
         alphas: (a1, a2) of Eq. 11, not negative, sum 1.
         ranged: Whether to restore the range.
+        gated: Whether to move pixels in proportion to the teacher's doubt.
         low: Whether to use the low-level affinity (LA).
         high: Whether to use the high-level affinity (HA).
 
@@ -257,6 +262,7 @@ class PseudoLabelRefiner(nn.Module):
         num_iters: int = 10,
         alphas: tuple[float, float] = (0.3, 0.7),
         ranged: bool = True,
+        gated: bool = True,
         low: bool = True,
         high: bool = True,
     ) -> None:
@@ -272,6 +278,7 @@ class PseudoLabelRefiner(nn.Module):
         self.num_iters = num_iters
         self.alphas = tuple(alphas)
         self.ranged = ranged
+        self.gated = gated
         self.low = low
         self.high = high
 
@@ -311,15 +318,15 @@ class PseudoLabelRefiner(nn.Module):
         if self.schedule == 'joint' and (self.low or self.high):
             for _ in range(self.num_iters):
                 y = self._joint_step(y, kernel, affinity, grid)
-            y = stages['joint'] = self._range(y, start, valid)
+            y = stages['joint'] = self._restore(y, start, valid)
         elif self.schedule == 'sequential':
             if self.high:
                 y = self.alphas[0] * y + self.alphas[1] * _aggregate(y, affinity, grid)
-                y = stages['high'] = self._range(y, start, valid)
+                y = stages['high'] = self._restore(y, start, valid)
             if self.low:
                 y = self.local.propagate(y, kernel, self.num_iters)
                 y = y / self.local.row_sum**self.num_iters
-                y = stages['low'] = self._range(y, start, valid)
+                y = stages['low'] = self._restore(y, start, valid)
         stages = {name: stage[:, 0] for name, stage in stages.items()}
         return Refinement(torch.cat([1 - y, y], dim=1), stages)
 
@@ -340,15 +347,13 @@ class PseudoLabelRefiner(nn.Module):
             far = _aggregate(y, affinity, grid)
         return (self.alphas[0] * near + self.alphas[1] * far) / total
 
-    def _range(self, y: Tensor, start: Tensor, valid: Tensor | None) -> Tensor:
-        """Stretch (B, 1, H, W) maps per image to the range of ``start``; a flat map stays."""
-        if not self.ranged:
-            return y
-        low, high = _extremes(y, valid)
-        first, last = _extremes(start, valid)
-        slope = torch.where(high - low > _FLAT, (last - first) / (high - low).clamp(min=_FLAT), 1)
-        offset = torch.where(high - low > _FLAT, first, low)
-        return ((y - low) * slope + offset).clamp(0, 1)
+    def _restore(self, y: Tensor, start: Tensor, valid: Tensor | None) -> Tensor:
+        """Give (B, 1, H, W) maps the range and, where it is sure, the values of the teacher's ``start``."""
+        if self.ranged:
+            y = _stretch(y, start, valid)
+        if self.gated:
+            y = start.lerp(y, 1 - (2 * start - 1).abs())
+        return y
 
     def _check(
         self,
@@ -380,10 +385,20 @@ def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
 
 
 def _aggregate(y: Tensor, affinity: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Average (B, 1, H, W) maps with an affinity on a grid (Eq. 11, high-level term)."""
-    coarse = F.adaptive_avg_pool2d(y, grid).flatten(2).transpose(1, 2)
-    coarse = torch.bmm(affinity, coarse).transpose(1, 2).unflatten(2, grid)
-    return F.interpolate(coarse, size=y.shape[2:], mode='bilinear', align_corners=False)
+    """Average the grid's means of (B, 1, H, W) maps with an affinity (Eq. 11, high-level term)."""
+    means = F.adaptive_avg_pool2d(y, grid)
+    averaged = torch.bmm(affinity, means.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, grid)
+    change = F.interpolate(averaged - means, size=y.shape[2:], mode='bilinear', align_corners=False)
+    return (y + change).clamp(0, 1)
+
+
+def _stretch(y: Tensor, start: Tensor, valid: Tensor | None) -> Tensor:
+    """Stretch (B, 1, H, W) maps per image to the range of ``start``; a flat map stays."""
+    low, high = _extremes(y, valid)
+    first, last = _extremes(start, valid)
+    slope = torch.where(high - low > _FLAT, (last - first) / (high - low).clamp(min=_FLAT), 1)
+    offset = torch.where(high - low > _FLAT, first, low)
+    return ((y - low) * slope + offset).clamp(0, 1)
 
 
 def _extremes(maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
