@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
+from mmseg_acl.datasets import write_synthetic
 from mmseg_acl.datasets.partitions import shipped_lists
+from mmseg_acl.engine import build_runner, load_config, train
 from mmseg_acl.engine.weights import resolve_weights
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -17,7 +20,17 @@ EXPERIMENTS = sorted(
     p.relative_to(CONFIGS).as_posix() for p in CONFIGS.glob('[!_]*/**/*.py') if 'demo' not in p.parts
 )
 DATA, PARTITIONS = ('kvasir', 'clinicdb', 'polyp'), ('half', 'quarter', 'eighth')
-BACKBONES = {'supervised': ('r50', 'mbv2'), 'mean_teacher': ('r50', 'mbv2'), 'aclnet': ('r50', 'swin', 'mbv2')}
+BACKBONES = {
+    'supervised': ('r50', 'mbv2'),
+    'mean_teacher': ('r50', 'mbv2'),
+    'cac': ('r50', 'mbv2'),
+    'ael': ('r50', 'mbv2'),
+    'eln': ('r50', 'mbv2'),
+    'psmt': ('r50', 'mbv2'),
+    'u2pl': ('r50', 'mbv2'),
+    'cafd': ('r50', 'mbv2'),
+    'aclnet': ('r50', 'swin', 'mbv2'),
+}
 
 
 def test_the_grid_is_complete():
@@ -43,14 +56,47 @@ def test_a_config_means_what_its_name_says(name):
     assert {tuple(step.crop_size) for step in dataset.labelled.pipeline if 'crop_size' in step} == {(side, side)}
 
 
-@pytest.mark.parametrize(
-    ('method', 'backbone'), [(method, backbone) for method, backbones in BACKBONES.items() for backbone in backbones]
-)
-def test_models_build(method, backbone, monkeypatch):
+@pytest.mark.slow
+def test_every_distinct_model_builds(monkeypatch):
+    """The model of a method and backbone is the same for all data; each is built once."""
     monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
-    config = Config.fromfile(CONFIGS / method / f'{backbone}_kvasir_quarter.py').model
-    resolve_weights(config)
-    MODELS.build(config)
+    models = {}
+    for name in EXPERIMENTS:
+        config = Config.fromfile(CONFIGS / name).model
+        models.setdefault(json.dumps(config.to_dict(), sort_keys=True, default=str), (name, config))
+    # Row V of an ablation is the method itself.
+    assert len(models) == sum(map(len, BACKBONES.values())) + 2 * 5, [name for name, _ in models.values()]
+    for _, config in models.values():
+        resolve_weights(config)
+        MODELS.build(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', BACKBONES)
+def test_two_steps_of_each_method(method, tmp_path, monkeypatch):
+    """The laptop track's config as it is shipped, but for its frames and its length."""
+    monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
+    monkeypatch.setenv('MMSEG_ACL_DATA', str(tmp_path))
+    write_synthetic(tmp_path, labelled=5, unlabelled=5, test=1, size=(96, 112))
+    options = {}
+    for loader in ('val_dataloader', 'test_dataloader'):
+        options |= {f'{loader}.dataset.ann_file': '', f'{loader}.dataset.folder': 'Synthetic/test'}
+    sources = 'train_dataloader.dataset'
+    options |= {f'{sources}.partition': None, f'{sources}.labelled.folder': 'Synthetic/labelled'}
+    if method != 'supervised':
+        options |= {f'{sources}.unlabelled.folder': 'Synthetic/unlabelled', 'model.warmup_iters': 1}
+    options |= {'train_cfg.max_iters': 2, 'train_cfg.val_begin': 99, 'default_hooks.logger.interval': 1}
+    path = CONFIGS / method / 'mbv2_kvasir_eighth.py'
+    runner = build_runner(load_config(str(path), str(tmp_path / 'run'), options))
+    before = {name: value.clone() for name, value in runner.model.state_dict().items()}
+    train(runner)
+    assert runner.iter == 2 and (tmp_path / 'run' / 'iter_2.pth').is_file()
+    after = runner.model.state_dict()
+    assert all(value.isfinite().all() for value in after.values() if value.is_floating_point())
+    heads = [name for name in after if 'decode_head' in name and name.endswith('weight')]
+    assert all(not after[name].equal(before[name]) for name in heads), 'every network of the method has moved'
+    losses, _ = runner.message_hub.get_scalar('train/loss').data
+    assert len(losses) == 2 and (losses > 0).all()
 
 
 @pytest.mark.parametrize(

@@ -311,20 +311,6 @@ def test_joint_pass_equals_mmsegs_own_losses_and_logits(shape):
     torch.testing.assert_close(logits, model.encode_decode(torch.cat([sup, other]), metas))
 
 
-def test_a_head_whose_loss_needs_features_gets_its_own_pass():
-    """As PointRend's head, whose loss samples points of the features."""
-    model, samples = segmentor().eval(), labelled()
-    plain = model.decode_head.loss(model.extract_feat(torch.ones(2, 3, 16, 16)), samples, {})
-    model.decode_head.get_points_train = None
-    model.decode_head.loss_by_feat = None  # whatever has to be done, is done by loss()
-    given = []
-    model.decode_head.loss = lambda *args: given.append(args) or plain
-    losses, logits = joint_pass(model, torch.ones(2, 3, 16, 16), samples, torch.rand(3, 3, 16, 16))
-    torch.testing.assert_close(losses['loss_seg'], plain['loss_ce'])
-    ((features, its_samples, _),) = given
-    assert len(features[0]) == 2 and its_samples is samples and logits.shape == (5, 2, 16, 16)
-
-
 def test_joint_pass_shows_batchnorm_both_parts():
     model = segmentor().train()
     sup, other = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16) + 5

@@ -14,7 +14,9 @@ import torch
 from mmseg_acl.engine import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
-METHODS = ('supervised', 'mean_teacher', 'aclnet')
+METHODS = ('supervised', 'mean_teacher', 'aclnet', 'ael', 'eln', 'cac', 'u2pl', 'psmt', 'cafd')
+# Where they are not student and teacher.
+NETWORKS = {'supervised': {'student'}, 'cac': {'student'}, 'cafd': {'focused', 'dispersive'}}
 
 
 def run(
@@ -67,10 +69,21 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
     lines = logged(whole)
     steps = [line for line in lines if 'loss' in line]
     assert [line['step'] for line in steps] == list(range(1, 9))
-    expected = {'supervised': 'decode.loss_ce', 'mean_teacher': 'loss_con', 'aclnet': 'loss_tra'}[method]
+    expected = {
+        'supervised': 'decode.loss_ce',
+        'mean_teacher': 'loss_con',
+        'aclnet': 'loss_tra',
+        'ael': 'loss_con_sup',
+        'eln': 'loss_strong',
+        'cac': 'loss_con',
+        'u2pl': 'loss_contrast',
+        'psmt': 'loss_con',
+        'cafd': 'loss_label',
+    }[method]
     assert steps[-1][expected] > 0
+    networks = NETWORKS.get(method, {'student', 'teacher'})
     validated = {key for key in lines[-1] if key.endswith('mDice')}
-    assert validated == ({'mDice'} if method == 'supervised' else {'student/mDice', 'teacher/mDice'})
+    assert validated == ({'mDice'} if method == 'supervised' else {f'{network}/mDice' for network in networks})
 
     if method == 'aclnet':
         watched = {f'{images}/{stage}' for images in ('labelled', 'hidden') for stage in ('teacher', 'high', 'low')}
@@ -97,7 +110,7 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
     out = tmp_path / 'out'
     run('test.py', config(method), whole / 'iter_8.pth', '--datasets', 'synthetic', '--out', out, data=synthetic_root)
     results = json.loads((out / 'results.json').read_text())['synthetic']
-    assert set(results) == ({'student'} if method == 'supervised' else {'student', 'teacher'})
+    assert set(results) == networks
     for network, protocols in results.items():
         name = 'mDice' if method == 'supervised' else f'{network}/mDice'
         assert protocols['image']['mDice'] == pytest.approx(lines[-1][name]), 'test.py and validation agree'

@@ -16,5 +16,9 @@ custom_hooks = [
     dict(type='ChannelsLastHook'),
     dict(type='StepSeedHook'),
     dict(type='MeanTeacherHook'),
+    dict(type='FiniteLossHook'),
+    dict(type='LabelRangeHook'),
+    dict(type='ResumeHook'),
+    dict(type='StopSignalHook'),
     dict(type='PseudoLabelRefinementHook'),
 ]

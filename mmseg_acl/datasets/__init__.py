@@ -23,6 +23,8 @@ from mmseg_acl.datasets.transforms import (
     branch_collate,
     read_polyp_mask,
 )
+from mmseg_acl.datasets.two_crops import TwoCrops
+from mmseg_acl.datasets.unlabelled_folder import UnlabelledFolder
 
 __all__ = [
     'CVC300Dataset',
@@ -39,6 +41,8 @@ __all__ = [
     'RandomGaussianBlur',
     'SemiSupervisedDataset',
     'SourceRatioSampler',
+    'TwoCrops',
+    'UnlabelledFolder',
     'Views',
     'branch_collate',
     'default_data_root',

@@ -36,7 +36,7 @@ def read_list(name_or_path: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: It is neither a shipped name nor a file.
-        ValueError: The list is empty or holds an entry twice.
+        ValueError: The list is empty, is not in UTF-8 or holds an entry twice.
     """
     shipped = shipped_lists()
     path = LISTS / f'{name_or_path}.txt' if str(name_or_path) in shipped else Path(name_or_path)
@@ -45,8 +45,13 @@ def read_list(name_or_path: str | Path) -> list[str]:
             f"no list '{name_or_path}': give the path of a text file with one image name a line, "
             f'or one of the shipped lists: {", ".join(shipped)}'
         )
-    # utf-8-sig: editors on Windows put a byte-order mark before the first name.
-    lines = (line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines())
+    try:
+        # utf-8-sig: editors on Windows put a byte-order mark before the first name.
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise ValueError(f"list '{path}' is no text in UTF-8 ({error}): save it as UTF-8") from error
+    # Backslashes: Windows writes folders so.
+    lines = (line.strip().replace('\\', '/') for line in text.splitlines())
     entries = [_without_suffix(line) for line in lines if line]
     if not entries:
         raise ValueError(f"list '{path}' is empty: write one image name a line")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
-from PIL import Image
 
+from mmseg_acl.datasets.image_files import ImageFile, inspect_image
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, read_list
+from mmseg_acl.datasets.transforms import read_polyp_mask
+from mmseg_acl.errors import DataError
 
 DATA_ROOT_VARIABLE = 'MMSEG_ACL_DATA'
 NUM_SHOWN_PROBLEMS = 5
+UNREAD_SUFFIXES = ('.webp', '.gif', '.heic', '.heif', '.avif', '.jp2', '.ppm', '.pgm', '.dcm', '.npy', '.mat')
 
 
 def default_data_root() -> Path:
@@ -27,7 +31,9 @@ class PolypDataset(BaseSegDataset):
 
     An entry `a/b` of the list stands for `<data_root>/<folder>/a/images/b.*` and
     `<data_root>/<folder>/a/masks/b.*`; the two suffixes may differ. All files are checked when the
-    list is loaded, and every problem found is in one error. Masks are read by `LoadPolypMask`.
+    list is loaded, and every problem found is in one error: headers and ends of images, and the masks of labelled
+    ones as a whole (a second for some hundred). Masks are read by `LoadPolypMask`. Images and masks count as they
+    are shown, so a camera's EXIF orientation is heeded.
 
     Args:
         ann_file: A shipped list (`kvasir/train`), the path of a list, or `''` for every image
@@ -42,8 +48,8 @@ class PolypDataset(BaseSegDataset):
 
     Raises:
         FileNotFoundError: A folder, list, image or mask is missing.
-        ValueError: A file is empty, unreadable or ambiguous, an image and its mask differ in size,
-            or no image is left.
+        ValueError: A file is empty, unreadable, cut short or ambiguous, an image and its mask differ in size or
+            orientation, no mask has a polyp, or no image is left.
     """
 
     METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [255, 255, 255]])
@@ -87,7 +93,7 @@ class PolypDataset(BaseSegDataset):
 
         files.require(entries, ('images', 'masks') if self.labelled else ('images',))
 
-        samples, missing, unfit = [], [], []
+        samples, missing, unfit, has_polyps = [], [], [], False
         for entry in entries:
             sample = dict(
                 name=entry,
@@ -97,11 +103,13 @@ class PolypDataset(BaseSegDataset):
             )
             try:
                 image = files.find(entry, 'images')
-                size = _image_size(image)
+                header = inspect_image(image)
                 sample['img_path'] = str(image)
                 if self.labelled:
-                    sample['seg_map_path'] = str(_fitting_mask(files, entry, image, size))
-                elif hidden := _hidden_mask(files, entry, image, size):
+                    mask = _fitting_mask(files, entry, image, header)
+                    has_polyps |= bool(read_polyp_mask(str(mask)).any())
+                    sample['seg_map_path'] = str(mask)
+                elif hidden := _hidden_mask(files, entry, image, header):
                     sample['hidden_map_path'] = str(hidden)
                 samples.append(sample)
             except FileNotFoundError as error:
@@ -117,7 +125,24 @@ class PolypDataset(BaseSegDataset):
                 f'cannot be used:\n  {shown}' + (f'\n  and {more} more' if more > 0 else '') + '\n'
                 'Mend or add these files, or take the images off the list.'
             )
+        if self.labelled and not has_polyps:
+            raise ValueError(
+                f"none of the {len(samples)} masks of '{self.ann_file or self.folder}' has a polyp pixel, such as "
+                f'{samples[0]["seg_map_path"]}: save polyps with value 255 on a background of 0'
+            )
         return samples
+
+    def prepare_data(self, idx: int) -> dict:
+        """One sample through the pipeline.
+
+        Raises:
+            DataError: A step failed; the message names the image.
+        """
+        try:
+            return super().prepare_data(idx)
+        except Exception as error:
+            name = self.get_data_info(idx).get('img_path')
+            raise DataError(f"image '{name}' does not pass its pipeline: {type(error).__name__}: {error}") from error
 
 
 @DATASETS.register_module()
@@ -166,10 +191,12 @@ class _Folders:
         """The one file of an entry; `kind` is `images` or `masks`."""
         parent, _, stem = entry.rpartition('/')
         folder = self.folder / parent / kind
-        found = self._list(folder).get(stem, [])
+        found = self._list(folder).get(_composed(stem), [])
         if not found:
             suffixes = ', '.join(IMAGE_SUFFIXES)
-            raise FileNotFoundError(f'{folder / stem}: no file with one of the suffixes {suffixes}')
+            near = [paths[0].name for other, paths in self._list(folder).items() if stem in other or other in stem]
+            hint = f'; there is {near[0]}, but a pair has one name' if near else ''
+            raise FileNotFoundError(f'{folder / stem}: no file with one of the suffixes {suffixes}{hint}')
         if len(found) > 1:
             raise ValueError(f'{folder / stem}: ambiguous, {" and ".join(p.name for p in found)}')
         return found[0]
@@ -177,7 +204,14 @@ class _Folders:
     def image_stems(self) -> list[str]:
         """All stems of `<folder>/images`, sorted."""
         self.require([''], ['images'])
-        return sorted(self._list(self.folder / 'images'))
+        folder = self.folder / 'images'
+        unread = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in UNREAD_SUFFIXES]
+        if unread:
+            raise ValueError(
+                f"{len(unread)} files in '{folder}' would be left out, such as {unread[0]}: convert them to PNG or "
+                'JPEG, move them elsewhere, or name the images to take in a list (ann_file)'
+            )
+        return sorted(self._list(folder))
 
     def require(self, entries: Sequence[str], kinds: Sequence[str]) -> None:
         """Raise one error for a folder that is missing altogether, not one an image."""
@@ -196,33 +230,40 @@ class _Folders:
             by_stem: dict[str, list[Path]] = {}
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.'):
-                    by_stem.setdefault(path.stem, []).append(path)
+                    by_stem.setdefault(_composed(path.stem), []).append(path)
             self._listed[folder] = by_stem
         return self._listed[folder]
 
 
-def _image_size(path: Path) -> tuple[int, int]:
-    """Width and height from the file's header, without decoding it."""
-    if path.stat().st_size == 0:
-        raise ValueError(f'{path}: the file is empty (0 bytes)')
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:  # PIL's UnidentifiedImageError is one
-        raise ValueError(f'{path}: not a readable image ({error})') from error
+def _composed(name: str) -> str:
+    """One spelling of accented letters: macOS writes file names with the accents as letters of their own."""
+    return unicodedata.normalize('NFC', name)
 
 
-def _fitting_mask(files: _Folders, entry: str, image: Path, size: tuple[int, int]) -> Path:
-    mask = files.find(entry, 'masks')
-    mask_size = _image_size(mask)
-    if mask_size != size:
-        raise ValueError(f'{image} is {size[0]} x {size[1]}, its mask {mask} is {mask_size[0]} x {mask_size[1]}')
-    return mask
+def _fitting_mask(files: _Folders, entry: str, image_path: Path, image: ImageFile) -> Path:
+    path = files.find(entry, 'masks')
+    mask = inspect_image(path)
+    if mask.size != image.size:
+        turned = {image.orientation, mask.orientation} != {1}
+        hint = ' (as EXIF says they are shown: save both upright and without EXIF orientation)' if turned else ''
+        raise ValueError(
+            f'{image_path} is {image.width} x {image.height}, its mask {path} is {mask.width} x {mask.height}{hint}'
+        )
+    # A mask without the image's tag may have been drawn on the image as shown or as stored. Where one of them is
+    # turned from upright to lying, only one of the two has the right size; else nobody can tell.
+    tags = {image.orientation, mask.orientation}
+    turned = mask if image.orientation == 1 else image
+    if len(tags) > 1 and not (1 in tags and turned.stored != turned.size):
+        raise ValueError(
+            f'{image_path} has EXIF orientation {image.orientation}, its mask {path} has {mask.orientation}: one of '
+            'them may be turned against the other. Save both upright and without EXIF orientation'
+        )
+    return path
 
 
-def _hidden_mask(files: _Folders, entry: str, image: Path, size: tuple[int, int]) -> Path | None:
+def _hidden_mask(files: _Folders, entry: str, image_path: Path, image: ImageFile) -> Path | None:
     """The mask of an unlabelled image if there is a fitting one; it needs none."""
     try:
-        return _fitting_mask(files, entry, image, size)
+        return _fitting_mask(files, entry, image_path, image)
     except (FileNotFoundError, ValueError):
         return None

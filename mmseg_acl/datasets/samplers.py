@@ -72,7 +72,7 @@ class SourceRatioSampler(Sampler):
         if len(ratio) != len(sizes) or min(ratio) < 1:
             raise ValueError(
                 f'ratio={tuple(ratio)} must be {len(sizes)} positive numbers, one for each '
-                'source of the data set (one source if `unlabelled` is None, else two)'
+                'source of the data set: the labelled ones first, then the unlabelled ones'
             )
         self.ratio = tuple(ratio)
         self.sizes = tuple(sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import random
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -20,44 +21,63 @@ from mmseg_acl.datasets.samplers import Draw
 
 @DATASETS.register_module()
 class SemiSupervisedDataset(Dataset):
-    """A labelled source followed by an unlabelled one.
+    """One or several labelled sources, followed by unlabelled ones.
 
     Any mmseg data set can be a source. With a `Draw` as index the sample is built under generators
     seeded from the draw, so it is the same with any number of workers and after a resume.
 
     Args:
-        labelled: Config of the labelled source.
-        unlabelled: Config of the unlabelled source; `None` for supervised training.
+        labelled: Config of the labelled source, or a list of them.
+        unlabelled: Config of the unlabelled source, or a list of them; `None` for supervised training.
         partition: A shipped partition such as `kvasir/quarter`: the labelled source takes this
             list, the unlabelled one the rest of `kvasir/train`. Both must be `PolypDataset`s
             without an `ann_file`. `None` leaves the configs as they are.
 
     Raises:
         FileNotFoundError: There is no such partition.
-        ValueError: A source is empty, the sources share an image, the partition is none of
-            half, quarter, eighth and train, or a source has an `ann_file` beside it.
+        ValueError: There is no labelled source, a source is empty, labelled ones differ in their classes,
+            labelled and unlabelled ones share an image, the partition is none of half, quarter, eighth and
+            train, or a source has an `ann_file` beside it.
     """
 
-    def __init__(self, labelled: dict, unlabelled: dict | None = None, partition: str | None = None) -> None:
+    def __init__(
+        self,
+        labelled: dict | Sequence[dict],
+        unlabelled: dict | Sequence[dict] | None = None,
+        partition: str | None = None,
+    ) -> None:
         if partition is not None:
             labelled, unlabelled = _with_partition(labelled, unlabelled, partition)
-        configs = [labelled] if unlabelled is None else [labelled, unlabelled]
-        self.sources = [DATASETS.build(config) for config in configs]
+        configs = [_as_list(labelled), _as_list(unlabelled)]
+        if not configs[0]:
+            raise ValueError('labelled=[] has no source: give the config of a labelled data set, or a list of them')
+        self.names = [
+            f'{kind} source' + (f' {i} of {len(group)}' if len(group) > 1 else '')
+            for kind, group in zip(('labelled', 'unlabelled'), configs, strict=True)
+            for i in range(1, len(group) + 1)
+        ]
+        self.num_labelled = len(configs[0])
+        self.sources = [DATASETS.build(config) for group in configs for config in group]
         self.full_init()
 
     def full_init(self) -> None:
         """Load the sources' lists (a no-op where they are loaded) and check them."""
         for source in self.sources:
             source.full_init()
-        for name, size in zip(('labelled', 'unlabelled'), self.source_sizes, strict=False):
+        for name, size in zip(self.names, self.source_sizes, strict=True):
             if size == 0:
-                raise ValueError(f'the {name} source has no image: check its list')
-        if len(self.sources) == 2:
-            self._check_disjoint()
+                raise ValueError(f'the {name} has no image: check its list')
+        for name, source in zip(self.names[: self.num_labelled], self.sources, strict=False):
+            if source.metainfo.get('classes') != self.metainfo.get('classes'):
+                raise ValueError(
+                    f'the {name} has the classes {source.metainfo.get("classes")}, the first has '
+                    f'{self.metainfo.get("classes")}: give all of them the same metainfo'
+                )
+        self._check_disjoint()
 
     @property
     def metainfo(self) -> dict:
-        """Meta information of the labelled source: classes and palette."""
+        """Meta information of the first labelled source: classes and palette."""
         return self.sources[0].metainfo
 
     @property
@@ -77,7 +97,7 @@ class SemiSupervisedDataset(Dataset):
         source, local = self._locate(index)
         if not isinstance(index, Draw):
             return self.sources[source][local]
-        with _random_scope([index.seed, source, index.number]):
+        with random_scope([index.seed, source, index.number]):
             return self.sources[source][local]
 
     def _locate(self, index: int) -> tuple[int, int]:
@@ -88,11 +108,13 @@ class SemiSupervisedDataset(Dataset):
         return source, int(index) - starts[source]
 
     def _check_disjoint(self) -> None:
-        labelled, unlabelled = (
-            [source.get_data_info(i)['img_path'] for i in range(len(source))] for source in self.sources
-        )
-        known = set(labelled)
-        shared = [path for path in unlabelled if path in known]
+        # One file may be reached by two paths: relative and absolute ones, links.
+        paths = [
+            [os.path.realpath(source.get_data_info(i)['img_path']) for i in range(len(source))]
+            for source in self.sources
+        ]
+        known = set(itertools.chain(*paths[: self.num_labelled]))
+        shared = [path for path in itertools.chain(*paths[self.num_labelled :]) if path in known]
         if shared:
             raise ValueError(
                 f'{len(shared)} images are both labelled and unlabelled, the first is {shared[0]}: '
@@ -100,7 +122,19 @@ class SemiSupervisedDataset(Dataset):
             )
 
 
+def _as_list(configs: dict | Sequence[dict] | None) -> list[dict]:
+    """A source's config as a list of one, and None as none."""
+    if configs is None:
+        return []
+    return [configs] if isinstance(configs, dict) else list(configs)
+
+
 def _with_partition(labelled: dict, unlabelled: dict | None, partition: str) -> tuple[dict, dict | None]:
+    if not isinstance(labelled, dict) or not isinstance(unlabelled, dict | None):
+        raise ValueError(
+            f"partition='{partition}' divides one data set, not several sources: set partition=None and give each "
+            'source its own ann_file and exclude'
+        )
     group, _, part = partition.rpartition('/')
     parts = (*FRACTIONS, 'train')
     if part not in parts:
@@ -125,7 +159,7 @@ def _with_partition(labelled: dict, unlabelled: dict | None, partition: str) -> 
 
 
 @contextmanager
-def _random_scope(key: Sequence[int]) -> Iterator[None]:
+def random_scope(key: Sequence[int]) -> Iterator[None]:
     """Seed Python's, NumPy's and torch's CPU generators; restore their states at the end."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     python_seed, numpy_seed, torch_seed = np.random.SeedSequence(key).generate_state(3).tolist()

@@ -63,6 +63,29 @@ class PolypDiceLoss(nn.Module):
         return self.loss_weight * soft_dice_loss(prob, one_hot.to(prob), weight, self.smooth)
 
 
+def no_loss(*modules: nn.Module) -> Tensor | int:
+    """A zero that reaches every parameter of ``modules`` that learns.
+
+    A branch that is not active at a step contributes it, since distributed training waits for a gradient of every
+    parameter.
+    """
+    return 0 * sum(p.sum() for module in modules for p in module.parameters() if p.requires_grad)
+
+
+def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of every pixel (B, H, W), for softmax and sigmoid heads.
+
+    Args:
+        logits: (B, C or 1, H, W).
+        labels: (B, H, W) class indices, 255 where the result is to be 0.
+    """
+    if logits.shape[1] == 1:
+        known = labels != IGNORE
+        target = labels.where(known, 0).to(logits)
+        return F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction='none') * known
+    return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction='none')
+
+
 def pseudo_label_loss(logits: Tensor, prob: Tensor, labels: Tensor) -> Tensor:
     """Consistency loss of Eq. 12: cross-entropy with the hard labels plus Dice with the soft ones.
 
@@ -75,10 +98,5 @@ def pseudo_label_loss(logits: Tensor, prob: Tensor, labels: Tensor) -> Tensor:
         A scalar; 0, still connected to ``logits``, where every pixel is ignored.
     """
     known = labels != IGNORE
-    if logits.shape[1] == 1:
-        target = labels.where(known, 0).to(logits)
-        entropy = F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction='none') * known
-    else:
-        entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction='none')
-    cross_entropy = entropy.sum() / known.sum().clamp(min=1)
+    cross_entropy = pixel_cross_entropy(logits, labels).sum() / known.sum().clamp(min=1)
     return cross_entropy + soft_dice_loss(probabilities(logits), prob, known.to(prob))

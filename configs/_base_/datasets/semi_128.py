@@ -79,3 +79,13 @@ supervised_dataloader = dict(
         unlabelled=None,
     ),
 )
+
+# For CAC: two crops of an unlabelled image that overlap, each with flips and colours of its own. The image is never
+# smaller than a crop, so that there is room for two:
+# train_dataloader = dict(dataset=dict(unlabelled=dict(pipeline=_base_.two_crops_pipeline)))
+two_crops_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='MarkValid'),
+    dict(type='RandomResize', scale=crop_size, ratio_range=(1.0, 1.5), resize_type='mmseg.Resize'),
+    dict(type='TwoCrops', crop_size=crop_size, min_iou=0.1, transforms=[geometry[-1], *strong_colors]),
+]

@@ -7,6 +7,6 @@ model = dict(
     segmentor=segmentor,
     teacher_momentum=0.99,
     warmup_iters=150,
-    consistency_weight=10.0,
+    consistency_weight=1.0,
     rampup_iters=400,
 )

@@ -8,6 +8,8 @@ optim_wrapper = dict(
             'decode_head': dict(lr_mult=10.0),
             'auxiliary_head': dict(lr_mult=10.0),
             'affinity_head': dict(lr_mult=10.0),
+            'localization': dict(lr_mult=10.0),
+            'projector': dict(lr_mult=10.0),
         }
     ),
 )
@@ -19,6 +21,6 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='ProgressLoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=675, max_keep_ckpts=2),
+    checkpoint=dict(type='AtomicCheckpointHook', by_epoch=False, interval=675, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )

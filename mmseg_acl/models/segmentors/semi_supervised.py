@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from mmengine.model import is_model_wrapper
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.utils import OptSampleList, SampleList
 from torch import Tensor, nn
 
-from mmseg_acl.models.semi.joint_pass import joint_pass
+from mmseg_acl.models.losses import no_loss
+from mmseg_acl.models.semi.joint_pass import joint_pass, whole
+from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.teacher import ema_decay, ema_update, freeze
+from mmseg_acl.models.semi.wrapping import unwrapped
 
 
 @dataclass
@@ -94,9 +99,9 @@ class SemiSupervisedSegmentor(BaseSegmentor):
             segmentor: Config of the student.
         """
         student, *teachers = self.networks
-        setattr(self, student, MODELS.build(segmentor))
+        setattr(self, student, build_segmentor(segmentor))
         for teacher in teachers:
-            setattr(self, teacher, freeze(MODELS.build(without_weights(segmentor))))
+            setattr(self, teacher, freeze(build_segmentor(without_weights(segmentor))))
 
     # ---------------------------------------------------------------- training
 
@@ -112,13 +117,19 @@ class SemiSupervisedSegmentor(BaseSegmentor):
         """
         if self.iteration is None:
             raise RuntimeError(
-                f'{type(self).__name__} was not told the iteration, so its teacher would never be updated: '
-                "add custom_hooks = [dict(type='MeanTeacherHook')] to the config"
+                f'{type(self).__name__} was not told the iteration, so no phase of it would begin and no teacher be '
+                "updated: add custom_hooks = [dict(type='MeanTeacherHook')] to the config"
             )
         if self.iteration < self.warmup_iters:
-            nothing = inputs['sup'][:0]
-            return joint_pass(self.student, inputs['sup'], data_samples['sup'], nothing)[0]
+            return self.supervised_loss(inputs['sup'], data_samples['sup'])
         return self.semi_supervised_loss(self.make_batch(inputs, data_samples))
+
+    def supervised_loss(self, images: Tensor, samples: SampleList) -> dict[str, Tensor]:
+        """Losses of the warm-up, on labelled images (L, 3, H, W) alone; what learns beside the student adds 0."""
+        losses = joint_pass(self.student, images, samples, images[:0])[0]
+        waiting = [part for part in self.children() if part is not self.student]
+        losses['loss_seg'] = losses['loss_seg'] + no_loss(*waiting)
+        return losses
 
     def make_batch(self, inputs: dict[str, Tensor], data_samples: dict[str, SampleList]) -> SemiBatch:
         """The step's images as the method's own batch; a method with views of its own overrides it."""
@@ -136,21 +147,27 @@ class SemiSupervisedSegmentor(BaseSegmentor):
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
         """The method's losses; keys with ``loss`` are summed, other scalars are logged."""
 
-    def run_student(self, batch: SemiBatch, unlabelled: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def run_student(
+        self, batch: SemiBatch, unlabelled: Tensor, perturb: Callable[[Any], Any] | None = None
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Run the student once over the labelled images and ``unlabelled`` (U, 3, H, W).
+
+        Args:
+            batch: The step's images.
+            unlabelled: The view of the unlabelled images that the student is to see.
+            perturb: Changes the features on their way to the heads; see
+                :func:`~mmseg_acl.models.semi.joint_pass.joint_pass`.
 
         Returns:
             Supervised losses; logits (L, C, H, W) of the labelled and (U, C, H, W) of the unlabelled images.
         """
-        losses, logits = joint_pass(self.student, batch.labelled, batch.samples, unlabelled)
+        losses, logits = joint_pass(self.student, batch.labelled, batch.samples, unlabelled, perturb)
         return losses, *logits.split([len(batch.labelled), len(unlabelled)])
 
     @torch.no_grad()
     def run_teacher(self, images: Tensor, teacher: str = 'teacher') -> Tensor:
         """Logits (B, C, H, W) of the teacher of that name for ``images`` (B, 3, H, W), at their size."""
-        shape = tuple(images.shape[2:])
-        meta = dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4)
-        return getattr(self, teacher).encode_decode(images, [meta] * len(images))
+        return getattr(self, teacher).encode_decode(images, whole(images))
 
     def before_step(self, iteration: int) -> None:
         """Called by the hook before each step with the number of steps done."""
@@ -177,6 +194,8 @@ class SemiSupervisedSegmentor(BaseSegmentor):
     def init_weights(self) -> None:
         """Initialise the student, then start the teachers as its copies."""
         super().init_weights()
+        for part in filter(is_model_wrapper, self.children()):  # mmengine passes by what is wrapped
+            unwrapped(part).init_weights()
         self.copy_to_teachers()
 
     def copy_to_teachers(self) -> None:
@@ -219,15 +238,29 @@ class SemiSupervisedSegmentor(BaseSegmentor):
 
     # ---------------------------------------------------------------- checkpoints
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """State by the same names whether or not parts are wrapped for distributed training: any run can load it."""
+        state = super().state_dict(*args, **kwargs)
+        for name, part in self.named_children():
+            if is_model_wrapper(part):
+                for key in list(state):  # all of them, so that their order stays
+                    state[key.replace(f'{name}.module.', f'{name}.')] = state.pop(key)
+        return state
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """Let a plain mmseg checkpoint of the segmentor fill all networks alike."""
-        plain = {f'{prefix}{key}' for key in self.student.state_dict()}
+        first = getattr(self, self.networks[0])
+        plain = {f'{prefix}{key}' for key in first.state_dict()}
         if plain & state_dict.keys():
             for key in plain & state_dict.keys():
                 value, name = state_dict.pop(key), key[len(prefix) :]
                 for network in self.networks:
-                    state_dict[f'{prefix}{network}.{name}'] = value
+                    state_dict[f'{prefix}{self.network_path(network)}.{name}'] = value
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def network_path(self, network: str) -> str:
+        """Where a network stands in the state dict; a method whose networks stand deeper overrides it."""
+        return network
 
 
 def without_weights(config: dict) -> dict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmengine.dist import all_gather, get_world_size
 from torch import Tensor, nn
@@ -17,19 +19,27 @@ class MemoryBank(nn.Module):
 
     Args:
         num_classes: Number of rings.
-        size: Keys a ring holds.
+        size: Keys a ring holds; one number for all rings or one each.
         dim: Length of a key.
 
+    Attributes:
+        sizes: Keys each ring holds. Rings lie in one buffer, as long as the longest.
+
     Raises:
-        ValueError: A number below 1.
+        ValueError: A number below 1, or another number of sizes than of rings.
     """
 
-    def __init__(self, num_classes: int, size: int, dim: int) -> None:
+    def __init__(self, num_classes: int, size: int | Sequence[int], dim: int) -> None:
         super().__init__()
-        for name, value in dict(num_classes=num_classes, size=size, dim=dim).items():
-            if value < 1:
-                raise ValueError(f'{name} is {value}; a memory bank needs at least 1')
-        self.register_buffer('keys', torch.zeros(num_classes, size, dim))
+        self.sizes = [size] * num_classes if isinstance(size, int) else list(size)
+        for name, values in dict(num_classes=[num_classes], size=self.sizes, dim=[dim]).items():
+            if min(values, default=0) < 1:
+                raise ValueError(f'{name} is {min(values, default=0)}; a memory bank needs at least 1')
+        if len(self.sizes) != num_classes:
+            raise ValueError(
+                f'{len(self.sizes)} sizes are given for {num_classes} rings; give one number, or one each'
+            )
+        self.register_buffer('keys', torch.zeros(num_classes, max(self.sizes), dim))
         self.register_buffer('fill', torch.zeros(num_classes, dtype=torch.long))
         self.register_buffer('cursor', torch.zeros(num_classes, dtype=torch.long))
 
@@ -47,7 +57,7 @@ class MemoryBank(nn.Module):
         Raises:
             ValueError: Keys of another length, or a label without a ring.
         """
-        num_classes, size, dim = self.keys.shape
+        num_classes, _, dim = self.keys.shape
         if keys.dim() != 2 or keys.shape[1] != dim or labels.shape != keys.shape[:1]:
             raise ValueError(
                 f'keys have shape {tuple(keys.shape)} and labels {tuple(labels.shape)}; this bank '
@@ -58,12 +68,26 @@ class MemoryBank(nn.Module):
             raise ValueError(
                 f'labels reach from {int(labels.min())} to {int(labels.max())}; allowed are 0 to {num_classes - 1}'
             )
-        for label in range(num_classes):
+        for label, size in enumerate(self.sizes):
             new = keys[labels == label][-size:]
             slots = (self.cursor[label] + torch.arange(len(new), device=new.device)) % size
             self.keys[label, slots] = new
             self.cursor[label] = (self.cursor[label] + len(new)) % size
             self.fill[label] = (self.fill[label] + len(new)).clamp(max=size)
+
+    @torch.no_grad()
+    def keep(self, counts: Tensor) -> None:
+        """Forget all but the newest keys of each ring.
+
+        Args:
+            counts: (num_classes,) integers, how many keys of each label stay; where there are fewer, all do.
+        """
+        for label, (count, size) in enumerate(zip(counts.tolist(), self.sizes, strict=True)):
+            count = min(count, int(self.fill[label]))
+            slots = (self.cursor[label] - count + torch.arange(count, device=self.keys.device)) % size
+            self.keys[label, :count] = self.keys[label, slots]
+            self.cursor[label] = count % size
+            self.fill[label] = count
 
     def negatives(self, label: int) -> Tensor:
         """Return the keys of every other label (Eq. 6).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributions import Beta
 
 
 class CutMix:
@@ -15,6 +16,11 @@ class CutMix:
         aspect: Range of height / width of the box, before it is clipped to the image.
         stride: Boxes are snapped to multiples of it, so that a feature map at this stride can be mixed
             with exactly the same geometry as its image.
+        beta: The two parameters of a Beta distribution, above 0, that the box's share is drawn from; by
+            default it is uniform over ``area``.
+
+    Raises:
+        ValueError: An argument outside what is allowed.
     """
 
     def __init__(
@@ -23,12 +29,16 @@ class CutMix:
         area: tuple[float, float] = (0.1, 0.4),
         aspect: tuple[float, float] = (0.5, 2.0),
         stride: int = 8,
+        beta: tuple[float, float] | None = None,
     ) -> None:
         if not 0 <= prob <= 1:
             raise ValueError(f'CutMix prob is {prob}; it is a probability, within [0, 1]')
         if not 0 < area[0] <= area[1] < 1:
             raise ValueError(f'CutMix area is {area}; it needs 0 < low <= high < 1')
+        if beta is not None and min(beta) <= 0:
+            raise ValueError(f'CutMix beta is {beta}; both parameters of a Beta distribution are above 0')
         self.prob, self.area, self.aspect, self.stride = prob, area, aspect, stride
+        self.share = None if beta is None else Beta(*map(float, beta))
 
     def draw(self, images: Tensor) -> Tensor:
         """Boxes for ``images`` (B, 3, H, W) as a mask (B, 1, H, W), true where the partner shows.
@@ -43,7 +53,10 @@ class CutMix:
             chance, area, aspect, top, left = torch.rand(5).tolist()
             if chance >= self.prob:
                 continue
-            share = self.area[0] + area * (self.area[1] - self.area[0])
+            if self.share is None:
+                share = self.area[0] + area * (self.area[1] - self.area[0])
+            else:
+                share = self.share.sample().item()
             ratio = self.aspect[0] * (self.aspect[1] / self.aspect[0]) ** aspect
             h = self._snap((share * height * width * ratio) ** 0.5, height)
             w = self._snap((share * height * width / ratio) ** 0.5, width)

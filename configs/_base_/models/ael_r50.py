@@ -1,0 +1,18 @@
+# AEL with the settings of the public code on Pascal VOC; warm-up and the floor of the keep rate are ours.
+_base_ = './deeplabv3_r50-d8.py'
+segmentor = _base_.model
+model = dict(
+    _delete_=True,
+    type='AEL',
+    segmentor=segmentor,
+    teacher_momentum=0.99,
+    warmup_iters=1690,  # 10 of 80 epochs
+    consistency_weight=1.0,
+    threshold=0.7,
+    gamma=1.0,
+    min_keep=0.5,
+    weight_power=2.0,
+    bank_momentum=0.999,
+    paste_prob=0.5,
+    box_prob=1.0,
+)

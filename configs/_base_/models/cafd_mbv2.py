@@ -1,0 +1,20 @@
+# CAFD on the laptop track: the schedule is scaled to 1200 iterations, and the discriminator has half the channels, or
+# it would cost as much as a network.
+_base_ = './deeplabv3_mbv2-d8.py'
+segmentor = _base_.model
+model = dict(
+    _delete_=True,
+    type='CAFD',
+    segmentor=segmentor,
+    warmup_iters=150,
+    focused=dict(channels=64),
+    dispersive=dict(channels=64, dilations=(1, 2, 4, 8)),
+    discriminator=dict(channels=(32, 64, 128, 256)),
+    adversarial_weights=(0.1, 0.001),
+    consistency_weight=10.0,
+    rampup_iters=400,
+    label_weight=0.5,
+    labels_after=300,
+    confidence=0.2,
+    truth_stride=8,  # where the logits stand
+)

@@ -1,0 +1,16 @@
+# PSMT with the values of its public code; an epoch has 169 iterations here.
+_base_ = './deeplabv3_r50-d8.py'
+segmentor = _base_.model
+model = dict(
+    _delete_=True,
+    type='PSMT',
+    segmentor=segmentor,
+    teacher_momentum=0.996,
+    warmup_iters=845,  # 5 of 80 epochs
+    alternate_every=169,  # an epoch
+    threshold=0.6,
+    unsup_weight=1.5,
+    rampup_iters=2028,  # 12 epochs
+    cutmix=dict(prob=1.0, beta=(4.0, 4.0)),
+    noise=dict(epsilon=2.0),
+)

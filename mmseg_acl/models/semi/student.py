@@ -1,0 +1,93 @@
+"""Build an mmseg segmentor to be a student, and say at once why one cannot be."""
+
+from __future__ import annotations
+
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.registry import MODELS
+from torch import nn
+
+from mmseg_acl.models.semi.feature_tap import dense_heads, head_list, last_head
+from mmseg_acl.models.semi.pseudo_label import IGNORE
+
+# Heads that give out one channel a class whatever out_channels says (the first two), or whose losses do not
+# ignore padding when there is one channel.
+NO_SIGMOID = ('IterativeDecodeHead', 'SegmenterMaskTransformerHead', 'PIDHead', 'DDRHead')
+
+
+def build_segmentor(config: dict) -> nn.Module:
+    """Build a segmentor and check that it can be trained by what this package does with it.
+
+    Raises:
+        ImportError: It needs operators that the installed mmcv was not compiled with.
+        TypeError: It is no encoder-decoder, or a head gives no logits a pixel.
+        ValueError: A loss has weights for another number of classes, a head cannot have one channel or ignores
+            another label than 255.
+    """
+    try:
+        segmentor = MODELS.build(config)
+    except RuntimeError as error:
+        if 'ops' not in str(error):
+            raise
+        raise ImportError(
+            f"the segmentor needs mmcv's compiled operators, which the installed mmcv does not have ({error}). "
+            'In mmseg, CCNet, PSANet and PointRend need them: take another head, or an mmcv built with operators'
+        ) from error
+    check_segmentor(segmentor)
+    return segmentor
+
+
+def check_segmentor(segmentor: nn.Module) -> None:
+    """See :func:`build_segmentor` for what is raised."""
+    if not isinstance(segmentor, EncoderDecoder):
+        raise TypeError(
+            f'the segmentor is a {type(segmentor).__name__}; a student is an EncoderDecoder or a '
+            'CascadeEncoderDecoder, as its logits are needed beside its losses'
+        )
+    foreign = [head for head in head_list(segmentor.decode_head) if not isinstance(head, BaseDecodeHead)]
+    if foreign or not dense_heads(segmentor):
+        raise TypeError(
+            f'{type((foreign or head_list(segmentor.decode_head))[0]).__name__} does not give out one logit a class '
+            'and pixel (MaskFormer and Mask2Former predict sets of masks), which the losses on unlabelled images '
+            'need: take a head derived from BaseDecodeHead'
+        )
+    for head in segmentor.modules():
+        if isinstance(head, BaseDecodeHead):
+            _check_class_weights(head)
+            if head.ignore_index not in (IGNORE, None):
+                raise ValueError(
+                    f'{type(head).__name__} has ignore_index={head.ignore_index}; padding and pseudo-labels to be '
+                    f'ignored are {IGNORE} here: leave it at {IGNORE} and save such pixels of your masks as {IGNORE}'
+                )
+    _check_one_channel(segmentor)
+
+
+def _check_one_channel(segmentor: nn.Module) -> None:
+    """mmseg has heads with one channel and a sigmoid for two classes, but not everything of it knows them."""
+    head = last_head(segmentor)
+    trained = getattr(head, 'kernel_generate_head', head)
+    if trained.out_channels == trained.num_classes:
+        return
+    obstacle = None
+    if type(head).__name__ in NO_SIGMOID:
+        obstacle = type(head).__name__
+    elif isinstance(segmentor.decode_head, nn.ModuleList):
+        obstacle = 'a cascade of heads, whose prediction looks for a threshold at the wrong place,'
+    elif head.sampler is not None:
+        obstacle = f'the {type(head.sampler).__name__} of {type(head).__name__}'
+    if obstacle:
+        raise ValueError(
+            f'out_channels={trained.out_channels} with num_classes={trained.num_classes}: in mmseg {obstacle} does '
+            'not work with one channel. Leave out_channels out and use a softmax loss'
+        )
+
+
+def _check_class_weights(head: nn.Module) -> None:
+    """mmseg would end in an error from inside the loss, at the first step."""
+    for loss in head.modules():
+        weights = getattr(loss, 'class_weight', None)
+        if isinstance(weights, (list, tuple)) and len(weights) != head.out_channels:
+            raise ValueError(
+                f'{type(loss).__name__} of {type(head).__name__} has {len(weights)} class weights, and the head '
+                f'gives out {head.out_channels} channels: give class_weight one value a channel, or None'
+            )

@@ -1,0 +1,12 @@
+_base_ = ['tiny_model.py', 'tiny_run.py']
+segmentor = _base_.model
+model = dict(
+    _delete_=True,
+    type='AEL',
+    segmentor=segmentor,
+    teacher_momentum=0.9,
+    warmup_iters=2,
+    threshold=0.3,  # a network of eight iterations is never surer
+    bank_momentum=0.5,
+    min_area=0.001,
+)
