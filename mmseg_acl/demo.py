@@ -79,6 +79,8 @@ def run_demo(repository: Path, out: Path) -> None:
 
 def _train_and_test(repository: Path, config: Path, work_dir: Path, method: str) -> dict[str, dict[str, float]]:
     """Train one method and score it; {network: {'mDice': percent, 'mIoU': percent}}."""
+    for earlier in work_dir.glob('*.pth'):  # train.py would not overwrite them
+        earlier.unlink()
     command = [repository / 'tools' / 'train.py', config, '--work-dir', work_dir]
     run_tool(command, work_dir / 'train.log', lambda line: _progress(line, method))
     command = [repository / 'tools' / 'test.py', config, find_latest_checkpoint(str(work_dir))]

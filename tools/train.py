@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmseg_acl.engine import build_runner, load_config, user_errors
+from mmseg_acl.engine import OptionsAction, build_runner, load_config, train, user_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         metavar='KEY=VALUE',
         help='override values of the config, e.g. train_cfg.max_iters=600 model.warmup_iters=0',
     )
@@ -50,8 +48,7 @@ def main() -> None:
             launcher=args.launcher,
             resume=args.resume,
         )
-        runner = build_runner(config)
-    runner.train()
+        train(build_runner(config))
 
 
 if __name__ == '__main__':

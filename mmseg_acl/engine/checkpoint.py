@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -19,15 +20,19 @@ def _history_method(owner: object, name: str) -> object:
     return getattr(owner, name)
 
 
-_multiarray = getattr(np, '_core', None) or np.core
+_multiarray = (np.core if np.lib.NumpyVersion(np.__version__) < '2.0.0' else np._core).multiarray
 # What mmengine stores beside tensors: the logger's histories, which are numpy arrays in a buffer.
 STORED_BY_MMENGINE = [
     HistoryBuffer,
     (_history_method, 'builtins.getattr'),
     np.ndarray,
     np.dtype,
-    _multiarray.multiarray._reconstruct,
-    _multiarray.multiarray.scalar,
+    # By the names that NumPy 1 and 2 store them under, so that either reads what the other has written.
+    *(
+        (getattr(_multiarray, function), f'numpy.{core}.multiarray.{function}')
+        for function in ('_reconstruct', 'scalar')
+        for core in ('core', '_core')
+    ),
     *(type(np.dtype(code)) for code in ('f8', 'f4', 'i8', 'i4', 'u1', '?')),
 ]
 
@@ -54,7 +59,10 @@ def read_checkpoint(path: str | Path) -> dict:
 
 def _reason(error: Exception) -> str:
     """The line of torch's long advice that says what is wrong; the advice itself is to execute the file."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Of a file that is cut short, torch gives a byte that is no instruction, or a place before its beginning.
+    senseless = isinstance(error, KeyError) or getattr(error, 'errno', None) == errno.EINVAL
+    text = '' if senseless else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if 'Unsupported' in line or 'the file asks' in line]
     if telling:
         return telling[0].split('. Please use')[0].removeprefix('WeightsUnpickler error: ')
@@ -70,16 +78,29 @@ def state_of(checkpoint: dict) -> dict[str, Tensor]:
 def load_model_weights(model: nn.Module, path: str | Path) -> None:
     """Load a checkpoint into ``model``; every entry must find its place.
 
-    A plain mmseg checkpoint of the same segmentor fits a semi-supervised model as well: it fills student and
-    teacher.
+    A plain mmseg checkpoint of the same segmentor fits a semi-supervised model as well: it fills all its
+    networks.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is no checkpoint, or belongs to another model.
     """
     state = state_of(read_checkpoint(path))
+    whole = check_state_fits(model, state, path)
+    model.load_state_dict(state, strict=whole)
+
+
+def check_state_fits(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> bool:
+    """Make sure that every entry of a state finds its place in ``model``, and every place its entry.
+
+    Returns:
+        Whether it is the state of all of the model; else it is that of its student, a plain segmentor.
+
+    Raises:
+        ValueError: It belongs to another model.
+    """
     expected = model.state_dict()
-    plain = model.student.state_dict() if hasattr(model, 'student') else {}
+    plain = getattr(model, model.networks[0]).state_dict() if hasattr(model, 'networks') else {}
     wanted = plain if plain and state.keys() == plain.keys() else expected
     missing, foreign = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     shapes = [k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape]
@@ -93,4 +114,4 @@ def load_model_weights(model: nn.Module, path: str | Path) -> None:
             f'{path} was not made by this model ({type(model).__name__}, {len(expected)} entries): '
             f'{"; ".join(faults)}. Give the config it was trained with'
         )
-    model.load_state_dict(state, strict=wanted is expected)
+    return wanted is expected

@@ -2,37 +2,69 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_acl._stack import hide_log_noise
-from mmseg_acl.engine.hooks.mean_teacher_hook import unwrapped
+from mmseg_acl.engine.checkpoint import check_state_fits, read_checkpoint, state_of
+from mmseg_acl.engine.config_checks import check_config, check_options, rank
+from mmseg_acl.engine.distributed import DistributedRunner, prepare_cpus
+from mmseg_acl.engine.hooks.stop_signal_hook import StopSignalHook
+from mmseg_acl.engine.rehearsal import rehearse
+from mmseg_acl.engine.resume import prepare_resume
 from mmseg_acl.engine.weights import check_weights_fit, local_weights, resolve_weights
+from mmseg_acl.engine.work_dir import claim_work_dir
+from mmseg_acl.errors import CheckpointError, DataError, RunError
+from mmseg_acl.models.semi.wrapping import unwrapped
 
 DEBUG = 'MMSEG_ACL_DEBUG'
+USER_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError)
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+class OptionsAction(DictAction):
+    """mmengine's ``--cfg-options``, which also says what is wrong with an argument."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__call__(parser, *args, **kwargs)
+        except (ValueError, AssertionError):
+            values = args[1] if len(args) > 1 else kwargs.get('values')
+            parser.error(f'--cfg-options takes KEY=VALUE, e.g. train_cfg.max_iters=600; got {" ".join(values)}')
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Turn what a user got wrong into one message on stderr and exit status 2.
 
-    ``MMSEG_ACL_DEBUG=1`` shows the traceback instead. Other exceptions are defects and pass through.
+    A :class:`~mmseg_acl.errors.RunError` ends with its own status. ``MMSEG_ACL_DEBUG=1`` shows the traceback
+    instead. Other exceptions are defects and pass through.
     """
     try:
         yield
-    except (FileNotFoundError, PermissionError, ValueError, TypeError, KeyError, ImportError) as error:
+    except (*USER_ERRORS, RunError) as error:
         if os.environ.get(DEBUG):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f'error: {text}\n({DEBUG}=1 shows where)', file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status if isinstance(error, RunError) else 2)
+    except KeyboardInterrupt:
+        if os.environ.get(DEBUG):
+            raise
+        print('stopped by Ctrl-C', file=sys.stderr)
+        sys.exit(130)
 
 
 def load_config(
@@ -57,12 +89,17 @@ def load_config(
 
     Raises:
         FileNotFoundError: There is no such config.
+        ValueError: It cannot be read, or an option would change nothing.
     """
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f'no config at {path}; those that come with the project lie under configs/')
-    config = Config.fromfile(path)
+    try:
+        config = Config.fromfile(path)
+    except Exception as error:  # a config is a program: whatever it does wrong
+        raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
     if options:
+        check_options(config, options)
         config.merge_from_dict(options)
     config.launcher = launcher
     if work_dir is not None:
@@ -72,6 +109,8 @@ def load_config(
     if seed is not None:
         config.randomness = dict(config.get('randomness', {}), seed=seed)
     if amp:
+        if config.get('optim_wrapper') is None:
+            raise ValueError(f'--amp: {path} has no optim_wrapper')
         kind = 'AmpOptimWrapper' if torch.cuda.is_available() else 'BFloat16OptimWrapper'
         config.optim_wrapper.type = kind
     if resume:
@@ -80,7 +119,7 @@ def load_config(
 
 
 def build_runner(config: Config) -> Runner:
-    """A runner with model, data and weights checked, ready to train.
+    """A runner with work dir, model, data and weights checked, ready for :func:`train`.
 
     mmengine builds the loops when ``train`` is called; here they are built at once, so that a missing file or
     a wrong key ends the program before anything is computed.
@@ -88,10 +127,84 @@ def build_runner(config: Config) -> Runner:
     Raises:
         FileNotFoundError, ValueError, TypeError, KeyError: The config asks for what cannot be.
     """
+    check_config(config)
     resolve_weights(config.model)
-    runner = Runner.from_cfg(config)
-    hide_log_noise(runner.logger)
-    for path in local_weights(config.model):
-        check_weights_fit(unwrapped(runner.model), path)
-    _ = runner.train_loop, runner.val_loop
+    if rank(config.get('launcher', 'none')) == 0:
+        claim_work_dir(config.work_dir, bool(config.get('resume')))
+    if config.get('resume'):
+        prepare_resume(config)
+    start = state_of(read_checkpoint(config.load_from)) if _is_file_name(config.get('load_from')) else None
+    prepare_cpus(config)
+    try:
+        runner = DistributedRunner.from_cfg(config)
+        hide_log_noise(runner.logger)
+        for path in local_weights(config.model):
+            check_weights_fit(unwrapped(runner.model), path)
+        if start is not None:
+            check_state_fits(unwrapped(runner.model), start, config.load_from)
+        _ = runner.train_loop, runner.val_loop
+    except (AssertionError, AttributeError, IndexError, RuntimeError, ZeroDivisionError) as error:
+        # How the stack refuses what it does not check: the parts of a config do not fit.
+        raise ValueError(f'the config cannot be built: {_told(error)}') from error
+    rehearse(runner)
     return runner
+
+
+def train(runner: Runner) -> None:
+    """Train. Up to the end of the first step, whatever fails is taken for something that the user can mend.
+
+    Raises:
+        ValueError: The parts of the config do not fit together.
+        RunError: The run had to end later; the message says why, and what is left of it.
+    """
+    first = _FirstStep()
+    runner.register_hook(first)
+    try:
+        runner.train()
+    except RunError as error:
+        if isinstance(error, DataError) and not first.done:
+            raise ValueError(str(error)) from error
+        raise
+    except OSError as error:
+        if error.errno in DISK_FAULTS:
+            raise CheckpointError(
+                f'{runner.work_dir} cannot be written to: {error.strerror}. The checkpoints there are as they were. '
+                'Make room, then go on with --resume'
+            ) from error
+        if first.done:
+            raise _Defect(f'at iteration {runner.iter + 1}') from error
+        raise
+    except Exception as error:
+        for hook in runner.hooks:
+            if isinstance(hook, StopSignalHook):  # a signal to all processes may have ended a loader's worker
+                hook.stop_if_asked(runner)
+        if first.done:
+            raise _Defect(f'at iteration {runner.iter + 1}') from error
+        raise ValueError(f'the run failed before its first step was done: {_told(error)}') from error
+
+
+class _FirstStep(Hook):
+    """Know whether a step has been done."""
+
+    done = False
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        self.done = True
+
+
+class _Defect(Exception):
+    """Passes through ``user_errors`` with the traceback of its cause."""
+
+
+def _told(error: Exception) -> str:
+    """What an error says; of an assertion without words, what was asserted."""
+    if str(error):
+        return f'{type(error).__name__}: {error}'
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f'{frame.line!r} does not hold ({Path(frame.filename).name}, {frame.name})'
+
+
+def _is_file_name(name: str | None) -> bool:
+    return bool(name) and '://' not in name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.runner import ValLoop
 from mmseg.registry import LOOPS
 
-from mmseg_acl.engine.hooks.mean_teacher_hook import unwrapped
+from mmseg_acl.models.semi.wrapping import unwrapped
 
 
 @LOOPS.register_module()

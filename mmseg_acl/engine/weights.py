@@ -63,13 +63,16 @@ def check_weights_fit(model: nn.Module, path: str) -> None:
     Raises:
         ValueError: More parameters of the backbone are missing from the file, or have another shape.
     """
-    segmentor = getattr(model, 'student', model)
+    segmentor = getattr(model, model.networks[0]) if hasattr(model, 'networks') else model
     state = {key.removeprefix('backbone.'): value for key, value in state_of(read_checkpoint(path)).items()}
-    wanted = dict(segmentor.backbone.named_parameters())
+    backbone = getattr(
+        segmentor.backbone, 'backbone', segmentor.backbone
+    )  # one inside a backbone is what has weights
+    wanted = dict(backbone.named_parameters())
     unfit = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
     if len(unfit) > 0.1 * len(wanted):
         raise ValueError(
-            f'{path} does not fit {type(segmentor.backbone).__name__}: {len(unfit)} of its {len(wanted)} '
+            f'{path} does not fit {type(backbone).__name__}: {len(unfit)} of its {len(wanted)} '
             f'parameters would stay random, such as {unfit[0]!r}. Give weights of this backbone. {WAYS_OUT}'
         )
 
@@ -85,7 +88,7 @@ def _backbones(config: ConfigDict) -> Iterator[ConfigDict]:
     for key, part in list(config.items()):
         if not isinstance(part, dict):
             continue
-        if key == 'backbone':
+        if key in ('backbone', 'backbone_cfg'):  # the latter is a backbone inside one (STDC, BiSeNet, ICNet)
             name = part.pop('pretrained', None) or config.get('pretrained')
             config.pop('pretrained', None)
             if name:
@@ -93,8 +96,7 @@ def _backbones(config: ConfigDict) -> Iterator[ConfigDict]:
             init = part.get('init_cfg')
             if isinstance(init, dict) and init.get('checkpoint'):
                 yield part
-        else:
-            yield from _backbones(part)
+        yield from _backbones(part)
 
 
 def _find(folder: Path, name: str) -> Path:

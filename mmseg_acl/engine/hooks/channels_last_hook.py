@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
@@ -17,5 +18,10 @@ class ChannelsLastHook(Hook):
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Convert the model once, before its weights are initialised or loaded."""
-        runner.model.to(memory_format=torch.channels_last)
+        """Convert the model once, before its weights are initialised or loaded.
+
+        One that is wrapped for DDP has to be converted before; see
+        :class:`~mmseg_acl.engine.distributed.DistributedRunner`.
+        """
+        if not is_model_wrapper(runner.model):
+            runner.model.to(memory_format=torch.channels_last)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
-from torch import nn
 
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside a DDP wrapper, or itself."""
-    return model.module if is_model_wrapper(model) else model
+from mmseg_acl.models.semi.statistics import average_statistics
+from mmseg_acl.models.semi.wrapping import unwrapped
 
 
 @HOOKS.register_module()
 class MeanTeacherHook(Hook):
     """Announce each step to a semi-supervised model and let it update its teachers afterwards.
 
-    The iteration is the runner's own, so a resumed run goes on where it stopped. On a plain segmentor the
-    hook does nothing, so that one default list of hooks serves supervised runs as well.
+    The iteration is the runner's own, so a resumed run goes on where it stopped. In distributed training the
+    statistics of normalisation layers are averaged first; on a plain segmentor that is all the hook does, so that one
+    default list of hooks serves supervised runs as well.
     """
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
@@ -31,7 +28,8 @@ class MeanTeacherHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """``model.after_step()``: the EMA update."""
+        """Make the processes' networks equal; then ``model.after_step()``, the EMA update."""
         model = unwrapped(runner.model)
+        average_statistics(model)
         if hasattr(model, 'after_step'):
             model.after_step()

@@ -8,9 +8,9 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from mmseg_acl.engine.hooks.mean_teacher_hook import unwrapped
 from mmseg_acl.models.segmentors.aclnet import ACLNet, Inspection
 from mmseg_acl.models.semi.pseudo_label import IGNORE, foreground_dice
+from mmseg_acl.models.semi.wrapping import unwrapped
 from mmseg_acl.visualization.inspection import draw_inspection
 
 

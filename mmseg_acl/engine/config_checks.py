@@ -1,0 +1,166 @@
+"""What is wrong with a config, said before anything is built of it."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Iterable, Iterator
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmseg.registry import OPTIMIZERS
+
+# What the runner takes, and what is read of the config beside it.
+RUN_KEYS = (set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}) | {
+    'activation_checkpointing',
+    'compile',
+    'custom_imports',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'sync_bn',
+}
+NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+# Settings that are looked up one by one, so that a misspelt one would go unnoticed; others become arguments.
+LOOKED_UP = {
+    'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
+    'test_cfg': {'crop_size', 'mode', 'stride', 'type'},
+    'paramwise_cfg': {
+        'bias_decay_mult',
+        'bias_lr_mult',
+        'bypass_duplicate',
+        'custom_keys',
+        'dcn_offset_lr_mult',
+        'dwconv_decay_mult',
+        'flat_decay_mult',
+        'norm_decay_mult',
+    },
+}
+RANK_OF = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+START_WITH = {'pytorch': 'torchrun (tools/dist_train.sh)', 'slurm': 'srun (tools/slurm_train.sh)', 'mpi': 'mpirun'}
+ALIKE = 0.85
+
+
+def check_options(config: Config, options: dict) -> None:
+    """Refuse a ``--cfg-options`` key that would change nothing.
+
+    Raises:
+        ValueError: It starts with no key that a run reads. One that the config file uses as a variable of its own
+            has been copied to its places already.
+    """
+    for option in options:
+        key = option.split('.')[0]
+        if key in RUN_KEYS:
+            continue
+        if key in config:
+            raise ValueError(
+                f'--cfg-options {option} would change nothing: {key!r} is a variable of the config file, whose value '
+                'has been copied to where it is used. Set it there, as in train_dataloader.dataset.... or model....'
+            )
+        raise ValueError(f'--cfg-options {option}: a run reads no {key!r}{_meant(key, RUN_KEYS)}')
+
+
+def check_config(config: Config) -> None:
+    """Check what mmengine would read over or fail at late.
+
+    Raises:
+        ValueError, TypeError: A key is missing or misspelt, or a number is none that a run can have.
+    """
+    missing = [key for key in NEEDED if config.get(key) is None]
+    if missing:
+        raise ValueError(f'{config.filename} has no {", ".join(missing)}: a config to train with needs them')
+    for key in config:
+        meant = difflib.get_close_matches(key, RUN_KEYS, 1, ALIKE)
+        if key not in RUN_KEYS and meant:
+            raise ValueError(
+                f'the config sets {key!r}, which a run does not read{_meant(key, RUN_KEYS)} Rename it, also if it is '
+                'a variable of your own'
+            )
+    for path, found, allowed in _looked_up(config):
+        unknown = sorted(set(found) - allowed)
+        if unknown:
+            raise ValueError(
+                f'{path} sets {unknown[0]!r}, which is not read{_meant(unknown[0], allowed)} There are '
+                f'{", ".join(sorted(allowed))}'
+            )
+    hooks = config.get('default_hooks') or {}
+    for name, hook in hooks.items():
+        if isinstance(hook, dict) and 'type' not in hook:
+            others = [other for other in hooks if other != name]
+            raise ValueError(f'default_hooks sets {name!r}, which has no type{_meant(name, others)}')
+    _check_optimizers(config.optim_wrapper)
+    _check_numbers(config)
+    launcher = config.get('launcher', 'none')
+    variable = RANK_OF.get(launcher)
+    if variable and variable not in os.environ:
+        raise ValueError(
+            f'--launcher {launcher} needs {variable} in the environment, which {START_WITH[launcher]} sets: start '
+            'the program with it, or leave --launcher out'
+        )
+
+
+def rank(launcher: str) -> int:
+    """Number of this process before the processes know of each other."""
+    return int(os.environ.get(RANK_OF.get(launcher, ''), 0))
+
+
+def _check_optimizers(wrapper: dict) -> None:
+    """mmengine fails at an unknown optimizer without naming it."""
+    for part in (wrapper, *(wrapper.get('separate') or {}).values()):
+        kind = (part.get('optimizer') or {}).get('type')
+        if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+            known = sorted(_torch_optimizers())
+            raise ValueError(f'the optimizer {kind!r} is unknown{_meant(kind, known)} There are {", ".join(known)}')
+
+
+def _torch_optimizers() -> set[str]:
+    """Names of PyTorch's optimizers."""
+    found = (value for value in vars(torch.optim).values() if inspect.isclass(value))
+    return {kind.__name__ for kind in found if issubclass(kind, torch.optim.Optimizer)} - {'Optimizer'}
+
+
+def _check_numbers(config: Config) -> None:
+    seed = config.get('randomness', {}).get('seed')
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32):
+        raise ValueError(f'randomness.seed is {seed!r}; it must be a whole number from 0 to {2**32 - 1}')
+    for name, section, least in (
+        ('max_iters', 'train_cfg', 1),
+        ('max_epochs', 'train_cfg', 1),
+        ('val_interval', 'train_cfg', 1),
+        ('batch_size', 'train_dataloader', 1),
+        ('batch_size', 'val_dataloader', 1),
+        ('num_workers', 'train_dataloader', 0),
+        ('num_workers', 'val_dataloader', 0),
+    ):
+        value = (config.get(section) or {}).get(name)
+        if value is not None and (not isinstance(value, (int, float)) or value != int(value) or value < least):
+            raise ValueError(f'{section}.{name} is {value!r}; it must be a whole number of at least {least}')
+    loader = config.train_dataloader
+    ratio = (loader.get('sampler') or {}).get('ratio')
+    size = loader.get('batch_size')
+    if ratio and size and all(isinstance(count, int) for count in ratio) and size % max(sum(ratio), 1):
+        raise ValueError(
+            f'train_dataloader.batch_size is {size}; it must be a multiple of {sum(ratio)}, the sum of '
+            f'sampler.ratio {tuple(ratio)}, or batches would have differing shares of labelled images'
+        )
+
+
+def _looked_up(part: dict, path: str = '') -> Iterator[tuple[str, dict, set[str]]]:
+    """Sections of ``LOOKED_UP`` anywhere in a config."""
+    for key, value in part.items():
+        if not isinstance(value, dict) or not path and key not in RUN_KEYS:
+            continue
+        inner = f'{path}.{key}' if path else key
+        # A constructor or a segmentor of another project may read what it likes.
+        ours = key != 'paramwise_cfg' or 'constructor' not in part
+        ours = ours and (key != 'test_cfg' or part.get('type') == 'EncoderDecoder')
+        if key in LOOKED_UP and ours:
+            yield inner, value, LOOKED_UP[key]
+        yield from _looked_up(value, inner)
+
+
+def _meant(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, known, 1, 0.6)
+    return f'. Did you mean {near[0]!r}?' if near else '.'

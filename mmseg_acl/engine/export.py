@@ -1,0 +1,213 @@
+"""One network of a checkpoint as a plain mmseg model: a config and weights that mmseg runs by itself."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import Registry, init_default_scope
+from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
+
+from mmseg_acl.engine.checkpoint import load_model_weights
+
+PACKAGE = 'mmseg_acl'
+HEADER = """\
+# The {network} of {checkpoint} as a plain mmseg model; mmseg_acl is not needed to run it:
+#     from mmseg.apis import inference_model, init_model
+#     model = init_model('{stem}.py', '{stem}.pth')
+#     result = inference_model(model, 'image.jpg')
+"""
+OWN_MASKS = """\
+# To score it with mmseg's tools/test.py, let test_dataloader.dataset name your images, and masks whose pixels are
+# class indices: mmseg takes 255 in a mask for pixels to be ignored.
+"""
+
+
+def export_student(
+    config: Config, checkpoint: str | Path, out_dir: str | Path, network: str = 'student'
+) -> tuple[Path, Path]:
+    """Write ``<network>.py`` and ``<network>.pth`` for unmodified mmseg.
+
+    The model's own losses of this package are left out of its config (a trained model has no use for them), the
+    mask loaders and the metric are replaced by mmseg's, and so is a data set of this package.
+
+    Args:
+        config: Config that the checkpoint was trained with; a method's or a plain segmentor's.
+        checkpoint: Weights of this model.
+        out_dir: Folder of the two files, made if needed.
+        network: Which of the model's networks.
+
+    Returns:
+        Paths of the config and of the weights.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: It belongs to another model, the model has no such network, or a part of the segmentor is one
+            of this package, so that plain mmseg would not know it.
+    """
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    plain = plain_config(config)  # before the weights are read, so that what cannot be exported is found at once
+    model = MODELS.build(config.model)
+    networks = getattr(model, 'networks', ('student',))
+    if network not in networks:
+        raise ValueError(f'{type(model).__name__} has no network {network!r}; it has {", ".join(networks)}')
+    load_model_weights(model, checkpoint)
+    if hasattr(model, 'networks'):
+        model = model.get_submodule(model.network_path(network))
+    state = model.state_dict()
+    MODELS.build(plain.model).load_state_dict(state)  # strictly: what is written fits what is written beside it
+
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    config_path, weights_path = out_dir / f'{network}.py', out_dir / f'{network}.pth'
+    header = HEADER.format(network=network, checkpoint=Path(checkpoint).name, stem=network)
+    if plain.test_dataloader.dataset != config.test_dataloader.dataset:
+        header += OWN_MASKS
+    config_path.write_text(f'{header}{plain.pretty_text}', encoding='utf-8')
+    meta = dict(dataset_meta=dataset_meta(config.test_dataloader.dataset))
+    torch.save(dict(state_dict=state, meta=meta if meta['dataset_meta'] else {}), weights_path)
+    return config_path, weights_path
+
+
+def plain_config(config: Config) -> Config:
+    """A config for inference and tests with nothing of this package in it.
+
+    Raises:
+        ValueError: A part that matters for predictions is one of this package.
+    """
+    if 'segmentor' in config.model:
+        model = deepcopy(config.model.segmentor)
+        outer = config.model.get('data_preprocessor')
+        if outer:
+            model.data_preprocessor = deepcopy(outer.get('data_preprocessor', outer))
+    else:
+        model = deepcopy(config.model)
+    _strip(model, MODELS, 'model')
+    _without_weights(model)
+
+    dataset = config.test_dataloader.dataset
+    pipeline = [_plain_transform(step) for step in _find(dataset, 'pipeline') or []]
+    if not pipeline:
+        raise ValueError('test_dataloader.dataset has no pipeline, so it is not known how images are to be read')
+    evaluator = config.get('test_evaluator', [])
+    evaluators = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    if not evaluators or any(_is_ours(metric, METRICS) for metric in evaluators):
+        evaluator = dict(type='IoUMetric', iou_metrics=['mIoU', 'mDice'])
+
+    imports = config.get('custom_imports', {}).get('imports', [])
+    imports = [name for name in ([imports] if isinstance(imports, str) else imports) if name.split('.')[0] != PACKAGE]
+    return Config(
+        dict(
+            default_scope='mmseg',
+            **(dict(custom_imports=dict(imports=imports, allow_failed_imports=False)) if imports else {}),
+            env_cfg=dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0)),
+            log_processor=dict(by_epoch=False),
+            vis_backends=[dict(type='LocalVisBackend')],
+            visualizer=dict(
+                type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
+            ),
+            model=model,
+            test_pipeline=pipeline,
+            test_dataloader=dict(
+                batch_size=1,
+                num_workers=0,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                dataset=_plain_dataset(dataset, pipeline),
+            ),
+            test_evaluator=deepcopy(evaluator),
+            test_cfg=dict(type='TestLoop'),
+        )
+    )
+
+
+def dataset_meta(dataset: ConfigDict) -> dict:
+    """Classes and palette of a data set's config; empty where it does not name its classes."""
+    found = dict(getattr(DATASETS.get(dataset.type), 'METAINFO', {}), **(_find(dataset, 'metainfo') or {}))
+    if not found and 'datasets' in dataset:  # several, one after another
+        return dataset_meta(dataset.datasets[0])
+    if not found.get('classes'):
+        return {}
+    classes = list(found['classes'])
+    palette = found.get('palette')
+    if palette is None:  # the colours that mmseg draws for classes without any
+        palette = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()
+    return dict(classes=classes, palette=[list(colour) for colour in palette])
+
+
+def _find(dataset: ConfigDict, key: str) -> Any:
+    """A data set's own entry, or that of the data set that it wraps."""
+    while key not in dataset:
+        inner = dataset.get('dataset') or (dataset.get('datasets') or [None])[0]
+        if inner is None:
+            return None
+        dataset = inner
+    return dataset[key]
+
+
+def _is_ours(part: Any, registry: Registry) -> bool:
+    """Whether a config names a class of this package."""
+    if not isinstance(part, dict) or 'type' not in part:
+        return False
+    kind = part['type']
+    cls = registry.module_dict.get(kind.removeprefix('mmseg.')) if isinstance(kind, str) else kind
+    return getattr(cls, '__module__', '').split('.')[0] == PACKAGE
+
+
+def _strip(part: Any, registry: Registry, path: str) -> None:
+    """Leave this package's losses out of a model's config, in place; refuse anything else of this package."""
+    items = part.items() if isinstance(part, dict) else enumerate(part)
+    for key, value in list(items):
+        here = f'{path}.{key}'
+        if isinstance(key, str) and key.startswith('loss'):
+            losses = value if isinstance(value, list) else [value]
+            kept = [loss for loss in losses if not _is_ours(loss, registry)]
+            if len(kept) < len(losses):
+                default = dict(type='CrossEntropyLoss', use_sigmoid=part.get('out_channels') == 1)
+                part[key] = kept if isinstance(value, list) and kept else (kept or [default])[0]
+        elif _is_ours(value, registry):
+            raise ValueError(f'{here} is {value["type"]} of {PACKAGE}, which plain mmseg does not have')
+        elif isinstance(value, (dict, list, tuple)):
+            _strip(value, registry, here)
+
+
+def _without_weights(part: Any) -> None:
+    """Take every name of pre-trained weights out of a model's config, in place: they are in the checkpoint."""
+    if isinstance(part, dict):
+        part.pop('pretrained', None)
+        init = part.get('init_cfg')
+        if isinstance(init, dict) and 'checkpoint' in init:
+            part.pop('init_cfg')
+        part = part.values()
+    if not isinstance(part, str):
+        for value in part:
+            if isinstance(value, (dict, list, tuple)):
+                _without_weights(value)
+
+
+def _plain_transform(step: dict) -> dict:
+    if step['type'] == 'LoadPolypMask':  # plain mmseg reads masks of class indices
+        return dict(type='LoadAnnotations')
+    if _is_ours(step, TRANSFORMS):
+        raise ValueError(f'the test pipeline has {step["type"]} of {PACKAGE}, which plain mmseg does not have')
+    return deepcopy(step)
+
+
+def _plain_dataset(dataset: ConfigDict, pipeline: list[dict]) -> dict:
+    """The test set itself where mmseg knows it, else a place for the user's own."""
+    inner = [dataset, *(dataset.get('datasets') or []), *filter(None, [dataset.get('dataset')])]
+    if not any(_is_ours(part, DATASETS) for part in inner) and dataset.get('pipeline') == pipeline:
+        return deepcopy(dataset)
+    return dict(
+        type='BaseSegDataset',
+        metainfo=dataset_meta(dataset),
+        data_root='data/mine',
+        data_prefix=dict(img_path='images', seg_map_path='masks'),
+        img_suffix='.jpg',
+        seg_map_suffix='.png',
+        test_mode=True,
+        pipeline=pipeline,
+    )

@@ -1,0 +1,114 @@
+"""Checks of a built runner: do data, model and schedule fit together?"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmseg_acl.datasets import SemiSupervisedDataset
+from mmseg_acl.datasets.semi_supervised import random_scope
+from mmseg_acl.errors import DataError
+from mmseg_acl.models import SemiSupervisedSegmentor
+from mmseg_acl.models.semi.wrapping import unwrapped
+
+
+def rehearse(runner: Runner) -> None:
+    """Look at one image of every source, at the classes, and at what training would leave without effect.
+
+    No random state changes.
+
+    Raises:
+        ValueError, TypeError: Something does not fit; the message says what.
+    """
+    model, dataset = unwrapped(runner.model), runner.train_dataloader.dataset
+    _check_classes(model, dataset)
+    if isinstance(dataset, SemiSupervisedDataset):
+        starts = [0, *itertools.accumulate(dataset.source_sizes)]
+        for number, name in enumerate(dataset.names):
+            _check_views(model, _peek(dataset, starts[number]), name, number < dataset.num_labelled)
+    else:
+        _check_views(model, _peek(dataset, 0), 'data set', True)
+    if runner.val_loop is not None:
+        validation = runner.val_loop.dataloader.dataset
+        if not len(validation):
+            raise ValueError('val_dataloader.dataset has no image: check its list')
+        _peek(validation, 0)
+        shared = _files(dataset) & _files(validation)
+        if shared:
+            runner.logger.warning(
+                f'{len(shared)} images to validate on are trained on, too, such as {min(shared)}: the scores say '
+                'nothing about unseen images'
+            )
+    warmup, last = getattr(model, 'warmup_iters', 0), runner.train_loop.max_iters
+    if warmup >= last:
+        runner.logger.warning(
+            f'the warm-up lasts {warmup} iterations and the run {last}: it will learn from labelled images ALONE. '
+            'Lower model.warmup_iters, or raise train_cfg.max_iters'
+        )
+
+
+def _peek(dataset: Dataset, index: int) -> dict:
+    try:
+        with random_scope([0]):
+            return dataset[index]
+    except DataError as error:  # nothing has run yet, so that it is an error like others in the config
+        raise ValueError(str(error)) from error
+
+
+def _check_views(model: nn.Module, sample: dict, source: str, labelled: bool) -> None:
+    """A method takes branches of views, a plain segmentor takes images."""
+    branches = isinstance(sample['inputs'], dict)
+    if isinstance(model, SemiSupervisedSegmentor):
+        if not branches:
+            raise ValueError(
+                f'{type(model).__name__} needs views, but the pipeline of the {source} packs single images: '
+                "end it with dict(type='Views', ...), as configs/_base_/datasets/semi_128.py does, and use "
+                'branch_collate'
+            )
+        if labelled and 'sup' not in sample['inputs']:
+            raise ValueError(
+                f"{type(model).__name__} needs the view 'sup' of labelled images; their pipeline packs "
+                f'{", ".join(sample["inputs"])}'
+            )
+    elif branches:
+        raise ValueError(
+            f'{type(model).__name__} takes single images, but the pipeline of the {source} packs the views '
+            f'{", ".join(sample["inputs"])}: for supervised training set train_dataloader = '
+            '_base_.supervised_dataloader'
+        )
+
+
+def _check_classes(model: nn.Module, dataset: Dataset) -> None:
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if not classes:
+        return
+    for name, head in _heads(model):
+        # mmseg's binary segmentation: one channel, thresholded, for two classes.
+        allowed = {len(classes), 1} if head.out_channels == 1 and len(classes) == 2 else {len(classes)}
+        if head.num_classes not in allowed:
+            raise ValueError(
+                f'{name} has num_classes={head.num_classes}, but the data set has {len(classes)} classes '
+                f'({", ".join(classes)}): set {name}.num_classes={len(classes)}'
+            )
+
+
+def _heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Decode and auxiliary heads of the network that learns, by their names in the config."""
+    several = isinstance(model, SemiSupervisedSegmentor)
+    prefix, segmentor = ('model.segmentor', getattr(model, model.networks[0])) if several else ('model', model)
+    for key in ('decode_head', 'auxiliary_head'):
+        found = getattr(segmentor, key, None)
+        for head in found if isinstance(found, nn.ModuleList) else [found]:
+            if hasattr(head, 'num_classes') and hasattr(head, 'out_channels'):
+                yield f'{prefix}.{key}', head
+
+
+def _files(dataset: Dataset) -> set[str]:
+    if not hasattr(dataset, 'get_data_info'):
+        return set()
+    return {os.path.realpath(dataset.get_data_info(i).get('img_path', '')) for i in range(len(dataset))}
