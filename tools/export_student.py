@@ -1,0 +1,44 @@
+"""Write one network of a checkpoint as a plain mmseg model: a config and weights that need no mmseg_acl."""
+
+import argparse
+from pathlib import Path
+
+from mmseg_acl.engine import OptionsAction, load_config, user_errors
+from mmseg_acl.engine.export import export_student
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog='example: python tools/export_student.py configs/aclnet/mbv2_kvasir_eighth.py '
+        'work_dirs/aclnet/mbv2_kvasir_eighth/iter_1200.pth --network teacher',
+    )
+    parser.add_argument('config', help='config file the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='checkpoint file (.pth)')
+    parser.add_argument(
+        '--network', default='student', help='which network, such as student (the default) or teacher'
+    )
+    parser.add_argument(
+        '--out', help='folder for NETWORK.py and NETWORK.pth (default: export/ beside the checkpoint)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionsAction,
+        metavar='K=V',
+        help='override settings of the config, such as model.segmentor.test_cfg.mode=whole',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        out = args.out or Path(args.checkpoint).parent / 'export'
+        config = load_config(args.config, options=args.cfg_options)
+        for path in export_student(config, args.checkpoint, out, args.network):
+            print(f'written: {path}')
+
+
+if __name__ == '__main__':
+    main()
