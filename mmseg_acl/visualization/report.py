@@ -73,17 +73,47 @@ def read_curves(work_dir: Path) -> dict[str, Curve]:
     Raises:
         FileNotFoundError: If there is no log.
     """
+    return _read_logs(_find_logs(work_dir)[-1:])
+
+
+def read_scalars(path: Path) -> dict[str, Curve]:
+    """Scalars of a run, its resumed parts together: where two logged one iteration, the later counts.
+
+    Args:
+        path: A work folder, a folder with a ``scalars.json``, or that file.
+
+    Returns:
+        {name: (iterations, values)}.
+
+    Raises:
+        FileNotFoundError: If there is no log.
+        ValueError: If a log is no log.
+    """
+    if path.is_dir():
+        own = path / 'scalars.json'
+        return _read_logs([own] if own.is_file() else _find_logs(path))
+    return _read_logs([path])
+
+
+def _find_logs(work_dir: Path) -> list[Path]:
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     if not logs:
         raise FileNotFoundError(f"no scalars.json below '{work_dir}': nothing was trained there")
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    for line in logs[-1].read_text().splitlines():
-        record = json.loads(line)
-        for name, value in record.items():
-            iterations, values = curves.setdefault(name, ([], []))
-            iterations.append(record['step'])
-            values.append(value)
-    return curves
+    return logs
+
+
+def _read_logs(logs: Sequence[Path]) -> dict[str, Curve]:
+    curves: dict[str, dict[float, float]] = {}
+    for log in logs:
+        for number, line in enumerate(log.read_text().splitlines(), 1):
+            try:
+                record = json.loads(line)
+                step = record['step']
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"'{log}', line {number}: no log of scalars ({error!r})") from error
+            for name, value in record.items():
+                curves.setdefault(name, {})[step] = value
+    return {name: tuple(map(list, zip(*sorted(values.items()), strict=True))) for name, values in curves.items()}
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], css_class: str = '') -> str:

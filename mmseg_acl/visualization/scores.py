@@ -1,0 +1,177 @@
+"""Training curves and the distribution of scores, from the files that training and testing write."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmseg_acl.visualization.report import read_scalars
+from mmseg_acl.visualization.style import WIDTH, color_of, new_figure, paper_style, style_of
+
+PANELS_A_ROW = 2
+# Scalars with few values are drawn with a mark at each.
+FEW = 30
+COLUMNS = ('set', 'network', 'image', 'dice')
+
+
+def parse_named(text: str) -> tuple[str, Path]:
+    """`[NAME=]PATH`; without a name the file's folder or the folder itself is it.
+
+    Raises:
+        FileNotFoundError: There is no such path.
+    """
+    # A path may hold an equals sign, and stand without a name.
+    name, equals, rest = text.partition('=')
+    path = Path(rest) if equals and not Path(text).exists() else Path(text)
+    if not path.exists():
+        raise FileNotFoundError(f"'{path}' does not exist: give [NAME=]PATH")
+    folder = path.resolve() if path.is_dir() else path.resolve().parent
+    return (name if path != Path(text) else folder.name), path
+
+
+def draw_curves(runs: Sequence[tuple[str, Path]], scalars: Sequence[str] | None = None) -> Figure:
+    """A panel a scalar, a colour a name; runs of one name (seeds) are drawn in one colour.
+
+    Args:
+        runs: Name and path each: a work folder, or a `scalars.json`.
+        scalars: Names such as `loss_seg` or `teacher/mDice`. None takes `loss` and every `mDice`.
+
+    Raises:
+        FileNotFoundError: There is no log.
+        ValueError: No run has a scalar.
+    """
+    # A plain segmentor counts as a student, as in tools/test.py.
+    curves = [
+        (name, {f'student/{key}' if key in ('mDice', 'mIoU') else key: curve for key, curve in found.items()})
+        for name, found in ((name, read_scalars(path)) for name, path in runs)
+    ]
+    available = sorted({scalar for _, found in curves for scalar in found})
+    if scalars is None:
+        scalars = [scalar for scalar in available if scalar == 'loss' or scalar.rpartition('/')[2] == 'mDice']
+    for scalar in scalars:
+        if scalar not in available:
+            raise ValueError(f'no run has logged {scalar!r}; logged are {", ".join(available)}')
+    if not scalars:
+        raise ValueError(f'no run has logged loss or mDice: choose --scalars from {", ".join(available)}')
+
+    names = list(dict.fromkeys(name for name, _ in curves))
+    columns = min(len(scalars), PANELS_A_ROW)
+    rows = -(-len(scalars) // columns)
+    with paper_style():
+        figure = new_figure(2.2 * rows + _legend_height(names))
+        for index, scalar in enumerate(scalars):
+            axes = figure.add_subplot(rows, columns, index + 1, xlabel='iteration', ylabel=scalar)
+            for name, found in curves:
+                steps, values = found.get(scalar, ([], []))
+                number = names.index(name)
+                mark = 'o' if 0 < len(steps) <= FEW else None
+                axes.plot(steps, values, style_of(number), c=color_of(number), label=name, marker=mark, ms=2.5)
+            axes.grid(alpha=0.3, linewidth=0.4)
+        _add_legend(figure, axes)
+    return figure
+
+
+def read_dice(path: Path, network: str | None = None) -> dict[str, np.ndarray]:
+    """Dice of every image, in percent, by test set, from a `per_image.csv` of tools/test.py.
+
+    Args:
+        path: The file, or the folder it is in.
+        network: `student`, `teacher` and so on; None takes the teacher of runs that have one.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such file, or has no such network.
+    """
+    file = path / 'per_image.csv' if path.is_dir() else path
+    with file.open(newline='', encoding='utf-8') as lines:
+        reader = csv.DictReader(lines)
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"'{file}' has no column {missing[0]!r}: give a per_image.csv of tools/test.py")
+        rows = list(reader)
+    networks = list(dict.fromkeys(row['network'] for row in rows))
+    if not rows or (network is not None and network not in networks):
+        raise ValueError(f"'{file}' has no scores of {network or 'any network'}, only of {', '.join(networks)}")
+    chosen = network or ('teacher' if 'teacher' in networks else networks[0])
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        if row['network'] == chosen:
+            try:
+                scores.setdefault(row['set'], []).append(float(row['dice']))
+            except ValueError as error:
+                raise ValueError(f"'{file}': the Dice of {row['image']} is {row['dice']!r}, no number") from error
+    return {name: np.array(values) for name, values in scores.items()}
+
+
+def draw_distribution(
+    runs: Sequence[tuple[str, Path]], datasets: Sequence[str] | None = None, network: str | None = None
+) -> Figure:
+    """A panel a test set: Dice of every image, a violin a method with median, quartiles and mean (white dot).
+
+    Runs of one name (seeds) are put together.
+
+    Args:
+        runs: Name and path each, see :func:`read_dice`.
+        datasets: Test sets; None takes those that all runs have.
+        network: See :func:`read_dice`.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is not as it should be, or a run lacks a set.
+    """
+    scores: dict[str, dict[str, list[np.ndarray]]] = {}
+    for name, path in runs:
+        found = read_dice(path, network)
+        for dataset in datasets or ():
+            if dataset not in found:
+                raise ValueError(f"'{path}' has no scores on {dataset!r}; it has {', '.join(found)}")
+        for dataset, values in found.items():
+            scores.setdefault(dataset, {}).setdefault(name, []).append(values)
+    names = list(dict.fromkeys(name for name, _ in runs))
+    shared = [dataset for dataset, found in scores.items() if len(found) == len(names)]
+    if not shared:
+        raise ValueError(f'the runs have no test set in common: {", ".join(scores)}; test them on the same')
+
+    chosen = list(datasets or shared)
+    columns = min(len(chosen), max(1, int(WIDTH / (0.5 + 0.4 * len(names)))))
+    rows = math.ceil(len(chosen) / columns)
+    with paper_style():
+        figure = new_figure(2.4 * rows + _legend_height(names))
+        for index, dataset in enumerate(chosen):
+            axes = figure.add_subplot(rows, columns, index + 1, title=dataset, ylabel='Dice', ylim=(-2, 102))
+            for number, name in enumerate(names):
+                _draw_violin(axes, number, np.concatenate(scores[dataset][name]), name)
+            axes.set_xticks([])
+            axes.grid(axis='y', alpha=0.3, linewidth=0.4)
+        _add_legend(figure, axes)
+    return figure
+
+
+def _draw_violin(axes: Axes, place: int, values: np.ndarray, name: str) -> None:
+    (body,) = axes.violinplot([values], [place], widths=0.85, showextrema=False)['bodies']
+    body.set(facecolor=color_of(place), alpha=0.6, edgecolor='black', linewidth=0.4, label=name)
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    axes.vlines(place, low, high, color='black', linewidth=3)
+    axes.hlines(middle, place - 0.2, place + 0.2, color='black', linewidth=1)
+    axes.plot(place, values.mean(), 'o', c='white', ms=2.5, mec='black', mew=0.4)
+
+
+def _legend_height(names: Sequence[str]) -> float:
+    return 0.1 + 0.16 * math.ceil(len(names) / _legend_columns(names))
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    """As many as fit beside each other."""
+    return max(1, min(len(names), int(WIDTH / (0.45 + 0.065 * max(map(len, names))))))
+
+
+def _add_legend(figure: Figure, axes: Axes) -> None:
+    """One entry a name, below all panels."""
+    by_name = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(by_name.values(), by_name, loc='outside lower center', ncol=_legend_columns(list(by_name)))
