@@ -26,15 +26,17 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmseg_acl', 'mmseg_acl.*']),
-    package_data={'mmseg_acl.datasets': ['lists/*/*.txt']},
+    package_data={'mmseg_acl.datasets': ['lists/*/*.txt'], 'mmseg_acl.experiments': ['paper_tables.csv']},
     python_requires='>=3.10',
     install_requires=[
-        'matplotlib>=3.5',
+        'matplotlib>=3.7',
         'numpy>=1.22',
         'opencv-python>=4.5',
         'pillow>=9',
         'prettytable>=3',
+        'pyyaml>=5',
         'rich>=12',
+        'scipy>=1.8',
     ],
     extras_require={
         'onedl': read_requirements(ROOT / 'requirements.txt'),
@@ -51,6 +53,10 @@ setup(
         ],
         # Backbones of mmpretrain on the default stack; it imports torchvision.
         'mmpretrain': ['onedl-mmpretrain>=1.3,<2', 'torchvision'],
-        'dev': ['pytest>=8', 'ruff>=0.9'],
+        # tools/audit_data.py and the t-SNE of tools/visualize.py.
+        'audit': ['ImageHash>=4.3'],
+        'figures': ['scikit-learn>=1.3'],
+        # The tests exercise both, and a backbone of mmpretrain, with a stand-in for the few names of torchvision.
+        'dev': ['ImageHash>=4.3', 'onedl-mmpretrain>=1.3,<2', 'pytest>=8', 'ruff>=0.9', 'scikit-learn>=1.3'],
     },
 )

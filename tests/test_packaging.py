@@ -54,8 +54,8 @@ def test_every_module_and_list_is_shipped(setup_arguments):
         for pattern in patterns
         for path in (ROOT / package.replace('.', '/')).glob(pattern)
     }
-    lists = set(PACKAGE.rglob('*.txt'))
-    assert lists and lists == shipped
+    data = {path for path in PACKAGE.rglob('*.*') if path.suffix in ('.txt', '.csv')}
+    assert data and data == shipped
 
 
 def test_the_stack_is_the_same_in_requirements_extras_and_message(setup_arguments):

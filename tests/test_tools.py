@@ -198,5 +198,5 @@ def test_missing_or_foreign_files_are_named(run_tool, models, tmp_path):
 def test_help_names_every_option_and_set(run_tool):
     status, out, _ = run_tool('--help')
     assert status == 0
-    for word in ('--datasets', '--protocol', '--network', '--out', '--cfg-options', 'etis'):
+    for word in ('--datasets', '--protocol', '--network', '--out', '--save-maps', '--cfg-options', 'etis'):
         assert word in out

@@ -1,12 +1,10 @@
-"""Score a checkpoint on one or several polyp test sets."""
+"""Score a checkpoint on one or several test sets, the known ones of polyps or your own."""
 
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
-from mmseg_acl.engine import load_config, user_errors
-from mmseg_acl.evaluation.cross_dataset import TEST_SETS, evaluate_checkpoint
+from mmseg_acl.engine import OptionsAction, load_config, user_errors
+from mmseg_acl.evaluation.cross_dataset import OWN, TEST_SETS, evaluate_checkpoint
 from mmseg_acl.evaluation.polyp_metric import PROTOCOLS
 
 
@@ -21,9 +19,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--datasets',
         nargs='+',
-        choices=TEST_SETS,
+        choices=[*TEST_SETS, OWN],
         metavar='SET',
-        help=f'test sets: {", ".join(TEST_SETS)} (default: all that are present)',
+        help=f'test sets: {", ".join(TEST_SETS)}, or {OWN} for the one in the config, which is scored by its own '
+        f'test_evaluator (default: {OWN} where the config has one of its own, else all that are present)',
     )
     parser.add_argument(
         '--protocol',
@@ -46,9 +45,15 @@ def parse_args() -> argparse.Namespace:
         help='folder for results.json and per_image.csv (default: test/ beside the checkpoint)',
     )
     parser.add_argument(
+        '--save-maps',
+        action='store_true',
+        help="also write the foreground's probability as 8-bit png to D/maps/SET/NETWORK/ "
+        '(tools/evaluate_maps.py scores such folders)',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         metavar='K=V',
         help='override settings of the config, such as test_dataloader.num_workers=4',
     )
@@ -65,6 +70,7 @@ def main() -> None:
             datasets=args.datasets,
             protocols=args.protocol,
             networks=args.network,
+            save_maps=args.save_maps,
         )
 
 

@@ -3,12 +3,14 @@
 import csv
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
@@ -19,7 +21,8 @@ from torch.utils.data import DataLoader
 
 from mmseg_acl.datasets.polyp import PolypDataset, default_data_root
 from mmseg_acl.engine import load_model_weights
-from mmseg_acl.evaluation.polyp_metric import ImageScore, PolypMetric
+from mmseg_acl.evaluation.map_files import write_map
+from mmseg_acl.evaluation.polyp_metric import ImageScore, PolypMetric, foreground_probability
 
 
 class TestSet(NamedTuple):
@@ -38,6 +41,9 @@ TEST_SETS = {
     'synthetic': TestSet('Synthetic/test', ''),
 }
 
+# The config's own test set, scored by its own metric; and the name under which its scores stand.
+OWN, OWN_METRIC = 'own', 'own metric'
+
 # {set: {network: {protocol: {metric: percent}}}}
 Results = dict[str, dict[str, dict[str, dict[str, float]]]]
 
@@ -49,6 +55,7 @@ def evaluate_checkpoint(
     datasets: Sequence[str] | None = None,
     protocols: Sequence[str] = ('image',),
     networks: Sequence[str] | None = None,
+    save_maps: bool = False,
 ) -> Results:
     """Score a checkpoint and write ``results.json`` and ``per_image.csv`` into ``out_dir``.
 
@@ -58,42 +65,83 @@ def evaluate_checkpoint(
         config: Config of the model; its test pipeline and data root are used.
         checkpoint: Weights of this model.
         out_dir: Folder of the two files, made if needed.
-        datasets: Names from ``TEST_SETS``. None takes all that are present.
-        protocols: Protocols of ``PolypMetric``.
+        datasets: Names from ``TEST_SETS``, or ``'own'`` for the config's ``test_dataloader``. None takes that
+            one where it is none of the known sets, else all of those that are present.
+        protocols: Protocols of ``PolypMetric``. The own set is scored by the config's ``test_evaluator`` instead,
+            where that is another metric.
         networks: Some of the model's networks, such as ``'student'`` and ``'teacher'``. None takes all it has;
             a plain segmentor counts as a student.
+        save_maps: Also write the foreground's probability at the mask's size to ``maps/SET/NETWORK/``, as 8-bit
+            png, for :func:`mmseg_acl.evaluation.maps.evaluate_maps` and for other programs.
 
     Returns:
         ``{set: {network: {protocol: {metric: percent}}}}``, which is what ``results.json`` holds.
 
     Raises:
         FileNotFoundError: A named set, a file of it or the checkpoint is missing.
-        ValueError: A name is unknown, no set is present, or the model lacks a network.
+        ValueError: A name is unknown, no set is present, the model lacks a network, or maps are to be saved of a
+            set that is not scored by ``PolypMetric``.
     """
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f"checkpoint '{checkpoint}' does not exist")
     PolypMetric(protocols)  # before the long part, so that an unknown protocol is found at once
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    if datasets is None and has_own_test_set(config):
+        datasets = [OWN]
+    own_metric = OWN in (datasets or ()) and not _is_polyp_metric(config.test_evaluator)
+    if save_maps and own_metric:
+        raise ValueError(
+            "maps are saved of one foreground class, but the config's own test set is scored by "
+            f'{config.test_evaluator}: leave maps out, or name one of the test sets {", ".join(TEST_SETS)}'
+        )
     loaders = build_loaders(config, datasets)
 
     model = load_model(config, checkpoint)
-    metrics = {network: PolypMetric(protocols) for network in _choose_networks(model, networks)}
+    networks = _choose_networks(model, networks)
+    metrics = {network: PolypMetric(protocols) for network in networks}
 
     results: Results = {}
     rows: list[tuple[str, str, ImageScore]] = []
     counts: dict[str, int] = {}
     for name, loader in loaders.items():
-        _forward(model, loader, metrics, name)
-        results[name] = {}
         counts[name] = len(loader.dataset)
+        if name == OWN and own_metric:
+            results[name] = _score_by_own_metric(model, loader, config.test_evaluator, networks)
+            continue
+        _forward(model, loader, metrics, name, Path(out_dir) / 'maps' / name if save_maps else None)
+        results[name] = {}
         for network, metric in metrics.items():
             results[name][network] = metric.compute_protocols(metric.results)
             rows += [(name, network, score) for score in metric.per_image]
             metric.results.clear()
 
-    _write(Path(out_dir), results, rows)
-    print('\n'.join(format_table(results, counts, protocol) for protocol in protocols))
+    write_results(Path(out_dir), results, rows)
+    done = {protocol for by_network in results.values() for found in by_network.values() for protocol in found}
+    print(
+        '\n'.join(
+            format_table(results, counts, protocol) for protocol in (*protocols, OWN_METRIC) if protocol in done
+        )
+    )
     print(f'written: {Path(out_dir) / "results.json"}, {Path(out_dir) / "per_image.csv"}')
     return results
+
+
+def present_sets(config: Config) -> list[str]:
+    """Names from ``TEST_SETS`` whose folders lie under the data root."""
+    root = _data_root(config)
+    return [name for name, test_set in TEST_SETS.items() if (root / test_set.folder / 'images').is_dir()]
+
+
+def has_own_test_set(config: Config) -> bool:
+    """Whether a config's test set is the user's own, none of ``TEST_SETS`` and no joint list of theirs."""
+    dataset = config.test_dataloader.dataset
+    cls = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+    if not (isinstance(cls, type) and issubclass(cls, PolypDataset)):
+        return True
+    folder = dataset.get('folder') or cls.FOLDER
+    if folder:
+        return folder not in {test_set.folder for test_set in TEST_SETS.values()}
+    return (_data_root(config) / 'images').is_dir()
 
 
 def load_model(config: Config, checkpoint: str) -> nn.Module:
@@ -110,7 +158,7 @@ def load_model(config: Config, checkpoint: str) -> nn.Module:
 
 
 def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, DataLoader]:
-    """Data loaders of the named test sets (None: of all that are present), every file checked.
+    """Data loaders of the named test sets (None: of all that are known and present), every file checked.
 
     Raises:
         FileNotFoundError: A named set or a file of it is missing.
@@ -118,23 +166,22 @@ def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, Data
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
     dataset = config.test_dataloader.dataset
-    if 'pipeline' not in dataset:
+    if 'pipeline' not in dataset and names != [OWN]:
         raise ValueError(
             'test_dataloader.dataset has no pipeline of its own '
             f'(type={dataset.get("type")!r}); give it the one that the test sets are to be read by'
         )
-    root = Path(dataset.get('data_root') or default_data_root())
-    present = [name for name in TEST_SETS if (root / TEST_SETS[name].folder / 'images').is_dir()]
+    root, present = _data_root(config), present_sets(config)
     for name in names or ():
-        if name not in TEST_SETS:
-            raise ValueError(f'test set {name!r} is unknown, there are {", ".join(TEST_SETS)}')
-        if name not in present:
+        if name not in (*TEST_SETS, OWN):
+            raise ValueError(f'test set {name!r} is unknown, there are {", ".join(TEST_SETS)}, {OWN}')
+        if name not in (*present, OWN):
             raise FileNotFoundError(
                 f"test set {name!r}: there is no folder '{root / TEST_SETS[name].folder}' with "
                 'images/ and masks/. Set MMSEG_ACL_DATA to the folder that holds it, or leave the '
                 f'set out; present are {", ".join(present) or "none"}'
             )
-    if not present:
+    if not present and not names:
         raise ValueError(
             f"no test set lies under '{root}': set MMSEG_ACL_DATA to the folder that holds "
             + ', '.join(test_set.folder for test_set in TEST_SETS.values())
@@ -146,6 +193,9 @@ def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, Data
     )
     loaders = {}
     for name in names or present:
+        if name == OWN:
+            loaders[name] = Runner.build_dataloader(deepcopy(config.test_dataloader))
+            continue
         folder, ann_file = TEST_SETS[name]
         # All sets are of this class, whatever class the config's own test set has.
         built = DATASETS.build(
@@ -169,6 +219,7 @@ def format_table(results: Results, counts: dict[str, int], protocol: str) -> str
         (name, network): by_protocol[protocol]
         for name, by_network in results.items()
         for network, by_protocol in by_network.items()
+        if protocol in by_protocol
     }
     metrics = list(next(iter(scores.values())))
     table = PrettyTable(['set', 'network', 'images', *metrics], title=f'protocol {protocol}, percent')
@@ -177,6 +228,34 @@ def format_table(results: Results, counts: dict[str, int], protocol: str) -> str
     for (name, network), values in scores.items():
         table.add_row([name, network, counts[name], *(f'{values[key]:.2f}' for key in metrics)])
     return table.get_string()
+
+
+def _data_root(config: Config) -> Path:
+    return Path(config.test_dataloader.dataset.get('data_root') or default_data_root())
+
+
+def _is_polyp_metric(evaluator: dict | list[dict]) -> bool:
+    """Whether a config's evaluator is ``PolypMetric`` alone."""
+    configs = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    return [config['type'] for config in configs] in (['PolypMetric'], [PolypMetric])
+
+
+@torch.no_grad()
+def _score_by_own_metric(
+    model: nn.Module, loader: DataLoader, evaluator: dict | list[dict], networks: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores of each network on the config's own test set, by its own metric."""
+    scores = {}
+    for network in networks:
+        if hasattr(model, 'networks'):
+            model.predict_on = network
+        metric = Evaluator(deepcopy(evaluator))
+        metric.dataset_meta = loader.dataset.metainfo
+        for batch in track(loader, description=f'{OWN} {network}', total=len(loader)):
+            metric.process(data_samples=model.test_step(batch), data_batch=batch)
+        found = metric.evaluate(len(loader.dataset))
+        scores[network] = {OWN_METRIC: {key: float(value) for key, value in found.items()}}
+    return scores
 
 
 def _choose_networks(model: nn.Module, asked: Sequence[str] | None) -> Sequence[str]:
@@ -193,17 +272,28 @@ def _forward(
     loader: DataLoader,
     metrics: dict[str, PolypMetric],
     name: str,
+    maps_dir: Path | None,
 ) -> None:
-    """Fill each network's metric with its results on one set."""
+    """Fill each network's metric with its results on one set, and write its maps where a folder for them is given."""
+    written: set[Path] = set()
     for batch in track(loader, description=f'{name:10s}', total=len(loader)):
         for network, metric in metrics.items():
             if hasattr(model, 'networks'):
                 model.predict_on = network
-            outputs = model.test_step(batch)
-            metric.process(batch, [output.to_dict() for output in outputs])
+            outputs = [output.to_dict() for output in model.test_step(batch)]
+            metric.process(batch, outputs)
+            for output in outputs if maps_dir else ():
+                file = maps_dir / network / f'{Path(output["img_path"]).stem}.png'
+                if file in written:
+                    raise ValueError(
+                        f'{output["img_path"]}: another image has this name, too, so one map of both is lost'
+                    )
+                write_map(foreground_probability(output, file.stem), file)
+                written.add(file)
 
 
-def _write(out_dir: Path, results: Results, rows: list[tuple[str, str, ImageScore]]) -> None:
+def write_results(out_dir: Path, results: Results, rows: list[tuple[str, str, ImageScore]]) -> None:
+    """Write ``results.json`` and ``per_image.csv``, whose rows are (set, network, score)."""
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
     with (out_dir / 'per_image.csv').open('w', newline='') as file:

@@ -18,7 +18,7 @@ INSTALL_PYSODMETRICS = 'pip install --no-deps pysodmetrics==1.4.4'
 
 
 class ImageScore(NamedTuple):
-    """Scores of one image at probability 0.5, in percent."""
+    """Scores of one image at one threshold, in percent."""
 
     image: str
     dice: float
@@ -27,7 +27,7 @@ class ImageScore(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What is kept of one image: areas in pixels at probability 0.5, and curves where asked for.
+    """What is kept of one image: areas in pixels at the threshold, and curves where asked for.
 
     ``curves`` is (3, 256): Dice, IoU and E-measure at the thresholds 255 to 0; ``structure`` is
     (3,): S-measure, weighted F-measure, mean absolute error. All in [0, 1]. Not a tuple: mmengine
@@ -67,9 +67,11 @@ class PolypMetric(BaseMetric):
             ``image``) at each evaluation. None writes nothing.
         collect_device: 'cpu' or 'gpu', where results of several processes are gathered.
         prefix: Put before every key, such as the test set's name.
+        threshold: The foreground of the protocols ``image`` and ``dataset`` is where the probability is greater than
+            this; in [0, 1).
 
     Raises:
-        ValueError: If a protocol is unknown.
+        ValueError: If a protocol is unknown or the threshold is out of range.
         ImportError: If ``'pranet'`` is asked for and pysodmetrics is not installed.
     """
 
@@ -82,8 +84,12 @@ class PolypMetric(BaseMetric):
         out_csv: str | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
+        threshold: float = 0.5,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
+        if not 0 <= threshold < 1:
+            raise ValueError(f'PolypMetric: threshold={threshold}; it must be at least 0 and below 1')
+        self.threshold = threshold
         self.protocols = (protocol,) if isinstance(protocol, str) else tuple(protocol)
         unknown = [name for name in self.protocols if name not in PROTOCOLS]
         if unknown or not self.protocols:
@@ -117,7 +123,7 @@ class PolypMetric(BaseMetric):
                     'Predictions are scored at the original size of the mask: load the mask after '
                     'Resize in the test pipeline, and undo padding'
                 )
-            predicted = probability > 0.5
+            predicted = probability > self.threshold
             pranet = _score_pranet(probability, mask) if 'pranet' in self.protocols else ()
             self.results.append(
                 ImageResult(

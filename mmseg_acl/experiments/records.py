@@ -1,0 +1,171 @@
+"""What lies in the folders of runs: a record of each, how far it has come, what it has brought."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.utils import get_git_hash
+
+from mmseg_acl.engine.resume import NUMBERED
+from mmseg_acl.experiments.grid import Run
+from mmseg_acl.experiments.identity import fingerprint, resolved_fingerprint
+
+RECORD, RESULTS, PER_IMAGE, SCALARS = 'run.json', 'results.json', 'per_image.csv', 'scalars.json'
+TEST = 'test'
+# What is read of a log to find its last line.
+TAIL = 1 << 14
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """A folder's ``run.json``; None where there is none.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    file = folder / RECORD
+    if not file.is_file():
+        return None
+    try:
+        record = json.loads(file.read_text())
+        return {**record, 'hash': record['hash'], 'seed': record['seed']}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f'{file} is no record of a run ({error!r}): remove it, or the whole folder') from error
+
+
+def write_record(folder: Path, run: Run, **state: Any) -> None:
+    """Write a run's ``run.json``, over what ``state`` does not mention. No path of this machine is in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = read_record(folder) or {}
+    record.update(
+        name=run.name,
+        config=_portable_path(run.path),
+        options=list(run.options),
+        seed=run.seed,
+        hash=run.hash,
+        torch=torch.__version__,
+        code=get_git_hash(digits=7, fallback='unknown'),
+        **state,
+    )
+    unfinished = folder / f'{RECORD}.tmp'
+    unfinished.write_text(json.dumps(record, indent=2) + '\n')
+    unfinished.replace(folder / RECORD)
+
+
+def _portable_path(path: Path) -> str:
+    """A config's path from the last folder called configs on."""
+    parts = path.resolve().parts
+    start = max((index for index, part in enumerate(parts) if part == 'configs'), default=len(parts) - 2)
+    return '/'.join(parts[start:])
+
+
+def recorded(root: Path) -> dict[tuple[str, int], Path]:
+    """Folders right below ``root`` that have a record, by the keys of their runs."""
+    found = {}
+    for file in sorted(root.glob(f'*/{RECORD}')):
+        record = read_record(file.parent)
+        found.setdefault((record['hash'], record['seed']), file.parent)
+    return found
+
+
+def folder_for(root: Path, run: Run, taken: Iterable[Path] = ()) -> Path:
+    """The folder of a run below ``root``: its own, or a new one that no other run has or, by ``taken``, will have."""
+    if run.key in (known := recorded(root)):
+        return known[run.key]
+    folder = root / run.name
+    return root / f'{run.name}_{run.hash[:8]}' if folder.exists() or folder in taken else folder
+
+
+def find_trained(roots: Iterable[Path], runs: Iterable[Run]) -> dict[tuple[str, int], Path]:
+    """Folders at or below ``roots`` in which ``tools/train.py`` has finished one of the ``runs``.
+
+    They are told by the config that training leaves beside its checkpoints.
+
+    Raises:
+        FileNotFoundError: A root does not exist.
+    """
+    wanted: dict[tuple[str, int], Run] = {}
+    found: dict[tuple[str, int], Path] = {}
+    for root in roots:
+        if not root.is_dir():
+            raise FileNotFoundError(f'{root}, which is to be searched for finished runs, is no folder')
+        for folder in sorted({path.parent for path in root.rglob('last_checkpoint')}):
+            for file in folder.glob('*.py'):
+                wanted = wanted or {(resolved_fingerprint(run.config), run.seed): run for run in runs}
+                config = Config.fromfile(file, import_custom_modules=False)
+                # Whether it was resumed does not matter: the weights are the same.
+                config.resume, config.load_from = False, None if config.get('resume') else config.get('load_from')
+                run = wanted.get((fingerprint(config), config.get('randomness', {}).get('seed')))
+                if run and final_checkpoint(folder, run):
+                    found.setdefault(run.key, folder)
+    return found
+
+
+def final_checkpoint(folder: Path, run: Run) -> Path | None:
+    """The checkpoint of the last iteration; None where training has not come to it."""
+    path = folder / f'iter_{run.max_iters}.pth'
+    return path if path.is_file() else None
+
+
+def checkpoint_iteration(folder: Path) -> int:
+    """Iteration of the newest checkpoint, 0 without one."""
+    matches = (NUMBERED.fullmatch(path.name) for path in folder.glob('*.pth'))
+    return max((int(match[1]) for match in matches if match), default=0)
+
+
+def logged_iteration(folder: Path) -> int:
+    """The last iteration that was logged in the newest session, 0 without a log."""
+    logs = sorted(folder.glob(f'*/vis_data/{SCALARS}'))
+    if not logs:
+        return 0
+    with logs[-1].open('rb') as file:
+        file.seek(max(0, logs[-1].stat().st_size - TAIL))
+        lines = file.read().decode(errors='replace').splitlines()
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)['step'])
+        except (json.JSONDecodeError, KeyError, TypeError):  # cut in two, or still being written
+            continue
+    return 0
+
+
+def scored_sets(folder: Path) -> set[str]:
+    """Test sets of which a folder has results."""
+    file = folder / RESULTS
+    return set(json.loads(file.read_text())) if file.is_file() and (folder / PER_IMAGE).is_file() else set()
+
+
+def collect(trained: Path, tested: Path, results: Path, run: Run) -> None:
+    """Copy what is worth keeping of a finished run: its record, scores and curves.
+
+    Args:
+        trained: Where training wrote its logs.
+        tested: The run's own folder with its record and ``test/``.
+        results: Where the copies go.
+        run: The run.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    for name in (RESULTS, PER_IMAGE):
+        shutil.copyfile(tested / TEST / name, results / name)
+    (results / SCALARS).write_text(''.join(whole_log(trained)))
+    shutil.copyfile(tested / RECORD, results / RECORD)
+
+
+def whole_log(folder: Path) -> list[str]:
+    """Lines of ``scalars.json`` over all sessions of a run; what a resumed session did again stands once."""
+    lines: list[tuple[int, str]] = []
+    for log in sorted(folder.glob(f'*/vis_data/{SCALARS}')):
+        session = []
+        for line in log.read_text().splitlines(keepends=True):
+            try:
+                session.append((int(json.loads(line)['step']), line))
+            except (json.JSONDecodeError, KeyError):  # the last line of a session that was killed
+                continue
+        if session:
+            lines = [entry for entry in lines if entry[0] < session[0][0]] + session
+    return [line for _, line in lines]

@@ -1,0 +1,352 @@
+"""Tables of an experiment, the paper's numbers beside ours: Markdown, csv and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from mmseg_acl.evaluation.cross_dataset import TEST_SETS
+from mmseg_acl.experiments.comparison import Comparison, compare
+from mmseg_acl.experiments.grid import Experiment, Run
+from mmseg_acl.experiments.records import PER_IMAGE, RESULTS, recorded
+
+PAPER_TABLES = Path(__file__).with_name('paper_tables.csv')
+LABELLED = {'half': '1/2', 'quarter': '1/4', 'eighth': '1/8'}
+TABLE_KEYS = ('name', 'title', 'columns', 'compare', 'network')
+COLUMN_KEYS = ('title', 'test', 'paper')
+METRICS = {'dice': 'mDice', 'iou': 'mIoU'}
+PROTOCOL = 'image'
+NOT_RUN, NOT_AT_HAND = 'not run', 'set not at hand'
+
+
+@dataclass(frozen=True)
+class Column:
+    """One test set for models of one training.
+
+    Attributes:
+        title: Heading.
+        test: Name of the test set.
+        axes: What a run must have been expanded by to stand here, such as data and partition.
+        paper: Number of the paper's table with the same column; None where there is none.
+    """
+
+    title: str
+    test: str
+    axes: dict[str, str]
+    paper: int | None
+
+
+@dataclass
+class Cell:
+    """Scores of one row in one column, a value for each seed.
+
+    Attributes:
+        planned: Number of runs that the description has for this cell.
+        finished: Number of those that are done, on whichever sets.
+        network: Which of the networks was scored.
+        dice: In percent, by run.
+        iou: Likewise.
+        images: Dice of each image, by run.
+        paper: The paper's (Dice, IoU).
+    """
+
+    planned: int = 0
+    finished: int = 0
+    network: str = ''
+    dice: list[float] = field(default_factory=list)
+    iou: list[float] = field(default_factory=list)
+    images: list[dict[str, float]] = field(default_factory=list)
+    paper: tuple[float, float] | None = None
+
+    @property
+    def missing(self) -> str:
+        """Why there is no score."""
+        return NOT_AT_HAND if self.finished else NOT_RUN if self.planned else ''
+
+    def mean_per_image(self) -> dict[str, float]:
+        """Dice of each image, mean over runs."""
+        return {image: mean(run[image] for run in self.images) for image in self.images[0]}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A filled table; ``cells`` by row and column."""
+
+    name: str
+    title: str
+    columns: list[Column]
+    rows: list[str]
+    cells: dict[tuple[str, int], Cell]
+    comparisons: dict[int, list[Comparison]]
+    reference: str
+
+
+def write_tables(experiment: Experiment, results: Path, out: Path, network: str | None = None) -> list[Path]:
+    """Write each table of an experiment as ``NAME.md``, ``NAME.csv`` and ``NAME.tex``.
+
+    A table of a description has a ``name``, a ``title`` and ``columns``. A column has a ``title``, a ``test`` set,
+    perhaps the number of the ``paper``'s table that it stands in, and axes: it shows the runs that have them. Rows
+    are the runs' labels. ``compare`` names the row that is compared with all others (default: ACL-Net where there
+    is one).
+
+    Args:
+        experiment: With its tables.
+        results: Folder below which the runs' results lie.
+        out: Folder of the tables, made if needed.
+        network: Which of a model's networks is shown; by default the table's ``network``, else the teacher. Where a
+            model has no such network, its first one is.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: A table's description is wrong, or two runs claim one place in a table.
+    """
+    if not experiment.tables:
+        raise ValueError(f'the description {experiment.name!r} has no tables')
+    out.mkdir(parents=True, exist_ok=True)
+    files = []
+    for description in experiment.tables:
+        table = fill_table(experiment, description, results, network)
+        for suffix, text in (('md', to_markdown(table)), ('tex', to_latex(table))):
+            files.append(out / f'{table.name}.{suffix}')
+            files[-1].write_text(text, encoding='utf-8')
+        files.append(out / f'{table.name}.csv')
+        with files[-1].open('w', newline='', encoding='utf-8') as file:
+            csv.writer(file).writerows(to_rows(table))
+    return files
+
+
+def read_paper() -> dict[tuple[int, str, str, str], tuple[float, float]]:
+    """The paper's Tables 1 to 3: (table, method, test set, labelled part) to (Dice, IoU)."""
+    with PAPER_TABLES.open(newline='', encoding='utf-8') as file:
+        return {
+            (int(row['table']), row['method'], row['test_set'], row['labelled']): (
+                float(row['dice']),
+                float(row['iou']),
+            )
+            for row in csv.DictReader(file)
+        }
+
+
+def fill_table(
+    experiment: Experiment, description: dict[str, Any], results: Path, network: str | None = None
+) -> Table:
+    """Collect what belongs into a table; see :func:`write_tables`."""
+    name, columns = _read_description(description)
+    network = network or description.get('network', 'teacher')
+    done, paper = recorded(results), read_paper()
+    cells: dict[tuple[str, int], Cell] = {}
+    claimed: dict[tuple[str, int, int], Run] = {}
+    for run in experiment.runs:
+        for index, column in enumerate(columns):
+            if any(run.axes.get(axis) != value for axis, value in column.axes.items()):
+                continue
+            other = claimed.setdefault((run.label, index, run.seed), run)
+            if other.key != run.key:
+                raise ValueError(
+                    f'table {name!r}: {other.path} and {run.path} both stand in row {run.label!r}, column '
+                    f'{column.title!r}, seed {run.seed}: tell them apart by label or by an axis of the column'
+                )
+            if other is not run:
+                continue
+            cell = cells.setdefault((run.label, index), Cell())
+            labelled = LABELLED.get(run.axes.get('partition', ''), '')
+            cell.paper = paper.get((column.paper, run.label, TEST_SETS[column.test].folder, labelled))
+            cell.planned += 1
+            if run.key in done:
+                cell.finished += 1
+                _add_scores(cell, done[run.key], column.test, network)
+    rows = list(dict.fromkeys(label for label, _ in cells))
+    if not rows:
+        raise ValueError(f'table {name!r}: no run of the description has the axes of any of its columns')
+    reference = description.get('compare', 'ACL-Net')
+    if 'compare' in description and reference not in rows:
+        raise ValueError(f'table {name!r}: compare is {reference!r}; there are the rows {", ".join(rows)}')
+    comparisons = {
+        index: compare(cells[reference, index].mean_per_image(), peers)
+        for index in range(len(columns))
+        if cells.get((reference, index), Cell()).images
+        and (
+            peers := {
+                row: cells[row, index].mean_per_image()
+                for row in rows
+                if row != reference and cells.get((row, index), Cell()).images
+            }
+        )
+    }
+    return Table(name, description.get('title', name), columns, rows, cells, comparisons, reference)
+
+
+def to_markdown(table: Table) -> str:
+    """The table, then the paired comparisons."""
+    head, body = ['method'], [[row] for row in table.rows]
+    for index, column in enumerate(table.columns):
+        head.append(column.title)
+        for line, row in zip(body, table.rows, strict=True):
+            line.append(_ours(table.cells.get((row, index)), '±'))
+        if _has_paper(table, index):
+            head.append('paper')
+            for line, row in zip(body, table.rows, strict=True):
+                line.append(_paper(table.cells.get((row, index))))
+    lines = [f'# {table.title}', '', _caption(table), '', *_markdown_table(head, body)]
+    if table.comparisons:
+        lines += ['', f'## {table.reference} against each peer', '', _explanation(), '']
+        head = ['test', 'peer', 'images', 'difference', '95 % interval', 'p (Wilcoxon)', 'p (Holm)']
+        body = [
+            [
+                table.columns[index].title,
+                found.peer,
+                str(found.images),
+                f'{found.difference:+.2f}',
+                f'{found.low:+.2f} to {found.high:+.2f}',
+                _p(found.p),
+                _p(found.p_holm),
+            ]
+            for index, comparisons in table.comparisons.items()
+            for found in comparisons
+        ]
+        lines += _markdown_table(head, body)
+    return '\n'.join(lines) + '\n'
+
+
+def to_latex(table: Table) -> str:
+    """The table for a document with the package booktabs; what a cell lacks is a dash."""
+    heads, subheads, rules, body = [''], ['Method'], [], [[_escape(row)] for row in table.rows]
+    for index, column in enumerate(table.columns):
+        with_paper = _has_paper(table, index)
+        span, first = 2 if with_paper else 1, len(subheads) + 1
+        heads.append(f'\\multicolumn{{{span}}}{{c}}{{{_escape(column.title)}}}')
+        subheads += ['ours', 'paper'] if with_paper else ['ours']
+        rules.append(f'\\cmidrule(lr){{{first}-{first + span - 1}}}')
+        for line, row in zip(body, table.rows, strict=True):
+            cell = table.cells.get((row, index))
+            line.append(_ours(cell, '$\\pm$') if cell and cell.dice else '--')
+            line += [_paper(cell) or '--'] if with_paper else []
+    lines = [
+        f'% {table.title}. {_caption(table)}',
+        f'\\begin{{tabular}}{{l{"c" * (len(subheads) - 1)}}}',
+        '\\toprule',
+        ' & '.join(heads) + ' \\\\',
+        ' '.join(rules),
+        ' & '.join(subheads) + ' \\\\',
+        '\\midrule',
+        *(' & '.join(line) + ' \\\\' for line in body),
+        '\\bottomrule',
+        '\\end{tabular}',
+    ]
+    return '\n'.join(lines) + '\n'
+
+
+def to_rows(table: Table) -> list[list[Any]]:
+    """The table with one line for each cell and metric, for other programs; values are not rounded."""
+    rows: list[list[Any]] = [
+        ['table', 'method', 'column', 'test_set', 'network', 'metric', 'runs', 'planned', 'mean', 'std', 'paper']
+        + ['missing', 'difference', 'low', 'high', 'p', 'p_holm']
+    ]
+    for (row, index), cell in table.cells.items():
+        compared = {found.peer: found for found in table.comparisons.get(index, [])}.get(row)
+        for place, metric in enumerate(METRICS):
+            values = getattr(cell, metric)
+            scores = [mean(values) if values else '', stdev(values) if len(values) > 1 else '']
+            paper = cell.paper[place] if cell.paper else ''
+            column = table.columns[index]
+            rows.append(
+                [table.name, row, column.title, column.test, cell.network, metric, len(values), cell.planned]
+                + [*scores, paper, '' if values else cell.missing]
+                + _compared(compared if metric == 'dice' else None)
+            )
+    return rows
+
+
+def _read_description(description: dict[str, Any]) -> tuple[str, list[Column]]:
+    name = description.get('name', '?') if isinstance(description, dict) else '?'
+    unknown = [key for key in description if key not in TABLE_KEYS]
+    if unknown or 'name' not in description or not description.get('columns'):
+        raise ValueError(
+            f'table {name!r} has the keys {", ".join(map(str, description))}; it needs name and columns; allowed are '
+            f'{", ".join(TABLE_KEYS)}'
+        )
+    columns = []
+    for column in description['columns']:
+        if column.get('test') not in TEST_SETS:
+            raise ValueError(
+                f'table {name!r}: the column {column} has no test set; test must be one of {", ".join(TEST_SETS)}'
+            )
+        axes = {key: str(value) for key, value in column.items() if key not in COLUMN_KEYS}
+        columns.append(Column(column.get('title', column['test']), column['test'], axes, column.get('paper')))
+    return name, columns
+
+
+def _add_scores(cell: Cell, folder: Path, test: str, network: str) -> None:
+    by_network = json.loads((folder / RESULTS).read_text()).get(test, {})
+    by_network = {name: found[PROTOCOL] for name, found in by_network.items() if PROTOCOL in found}
+    if not by_network:
+        return
+    cell.network = network if network in by_network else next(iter(by_network))
+    for metric, key in METRICS.items():
+        getattr(cell, metric).append(by_network[cell.network][key])
+    with (folder / PER_IMAGE).open(newline='') as file:
+        rows = [row for row in csv.DictReader(file) if (row['set'], row['network']) == (test, cell.network)]
+    cell.images.append({row['image']: float(row['dice']) for row in rows})
+
+
+def _has_paper(table: Table, index: int) -> bool:
+    return any(cell.paper for (_, column), cell in table.cells.items() if column == index)
+
+
+def _ours(cell: Cell | None, plus_minus: str) -> str:
+    if cell is None:
+        return ''
+    if not cell.dice:
+        return cell.missing
+    few = f' ({len(cell.dice)} of {cell.planned})' if len(cell.dice) < cell.planned else ''
+    return ' / '.join(_spread(values, plus_minus) for values in (cell.dice, cell.iou)) + few
+
+
+def _spread(values: Sequence[float], plus_minus: str) -> str:
+    if len(values) == 1:
+        return f'{values[0]:.2f}'
+    return f'{mean(values):.2f} {plus_minus} {stdev(values):.2f}'
+
+
+def _paper(cell: Cell | None) -> str:
+    return f'{cell.paper[0]:.2f} / {cell.paper[1]:.2f}' if cell and cell.paper else ''
+
+
+def _caption(table: Table) -> str:
+    networks = sorted({cell.network for cell in table.cells.values() if cell.network})
+    return (
+        'Dice / IoU in percent, mean over images at the original size; over several seeds the mean ± the sample '
+        f'standard deviation. Networks: {", ".join(networks) or "none yet"}.'
+    )
+
+
+def _explanation() -> str:
+    return (
+        'Difference of Dice, image by image, each the mean over the seeds of a method; positive: the former is '
+        'better. The interval (bootstrap) and the tests are over images: they do not cover the spread over seeds.'
+    )
+
+
+def _compared(found: Comparison | None) -> list[Any]:
+    return [found.difference, found.low, found.high, found.p, found.p_holm] if found else [''] * 5
+
+
+def _markdown_table(head: list[str], body: list[list[str]]) -> list[str]:
+    return ['| ' + ' | '.join(line) + ' |' for line in (head, ['---'] * len(head), *body)]
+
+
+def _p(value: float) -> str:
+    return '< 0.001' if value < 0.001 else f'{value:.3f}'
+
+
+def _escape(text: str) -> str:
+    for character in '&%$#_':
+        text = text.replace(character, f'\\{character}')
+    return text

@@ -1,0 +1,637 @@
+"""The grid, its runner and its tables: with stand-ins for the tools, and once with the tools themselves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+
+from mmseg_acl.engine import load_config
+from mmseg_acl.engine.weights import resolve_weights
+from mmseg_acl.errors import RunError, Stopped
+from mmseg_acl.experiments import runner
+from mmseg_acl.experiments.comparison import compare, holm
+from mmseg_acl.experiments.grid import METHODS, read_experiment
+from mmseg_acl.experiments.identity import fingerprint
+from mmseg_acl.experiments.records import find_trained, folder_for, read_record, whole_log, write_record
+from mmseg_acl.experiments.runner import Settings, fill_template, run_experiment, show_status
+from mmseg_acl.experiments.tables import fill_table, read_paper, write_tables
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / 'tests' / 'configs'
+LAPTOP = ROOT / 'configs' / 'aclnet' / 'mbv2_kvasir_eighth.py'
+DESCRIPTIONS = sorted((ROOT / 'configs' / 'experiments').glob('*.yaml'))
+
+# Eight iterations, the checkpoints at 4 and 8. Beside it lies what a seed is to do, such as to fail.
+TRAIN = """
+import json, pathlib, signal, sys, time
+args = sys.argv[1:]
+here, folder = pathlib.Path(__file__).parent, pathlib.Path(args[args.index('--work-dir') + 1])
+seed = args[args.index('--seed') + 1]
+with (here / 'calls.txt').open('a') as calls:
+    calls.write(json.dumps(['train', seed, '--resume' in args, args]) + '\\n')
+todo = json.loads((here / 'todo.json').read_text()).get(seed, '')
+log = folder / ('2' if '--resume' in args else '1') / 'vis_data' / 'scalars.json'
+log.parent.mkdir(parents=True, exist_ok=True)
+
+def steps(numbers):
+    with log.open('a') as lines:
+        lines.writelines(json.dumps(dict(step=n, loss=1.0)) + '\\n' for n in numbers)
+
+if todo == 'fail':
+    print('first line'), print('the disk is on fire', file=sys.stderr), sys.exit(3)
+if '--resume' in args:
+    assert (folder / 'iter_4.pth').exists()
+    steps(range(5, 9))
+else:
+    steps(range(1, 6))
+    (folder / 'iter_4.pth').write_text('half')
+    if todo == 'stop once':
+        sys.exit(143)
+    if todo == 'wait for a signal':
+        def save(*_):
+            (here / 'signalled').touch()
+            sys.exit(143)
+        signal.signal(signal.SIGTERM, save)
+        (here / 'waiting').touch()
+        signal.pause()
+    if todo.startswith('meet'):
+        (here / f'here_{seed}').touch()
+        for _ in range(2000):
+            if (here / f'here_{todo.split()[1]}').exists():
+                break
+            time.sleep(0.01)
+        else:
+            sys.exit('nobody came')
+    steps(range(6, 9))
+(folder / 'iter_8.pth').write_text('whole')
+"""
+TEST = """
+import csv, json, pathlib, sys
+args = sys.argv[1:]
+out = pathlib.Path(args[args.index('--out') + 1])
+out.mkdir(parents=True, exist_ok=True)
+assert pathlib.Path(args[1]).read_text() == 'whole'
+here = pathlib.Path(__file__).parent
+with (here / 'calls.txt').open('a') as calls:
+    calls.write(json.dumps(['test', args[1], False, args]) + '\\n')
+sets = args[args.index('--datasets') + 1:args.index('--protocol')]
+results = {name: dict(student=dict(image=dict(mDice=50.0, mIoU=40.0))) for name in sets}
+(out / 'results.json').write_text(json.dumps(results))
+(out / 'per_image.csv').write_text('set,network,image,dice,iou\\n' + ''.join(f'{n},student,a,50,40\\n' for n in sets))
+"""
+
+
+@pytest.fixture
+def describe(tmp_path):
+    """Write a description with these entries and read it."""
+
+    def write(*runs, **rest):
+        runs = runs or (dict(config=f'{TINY}/{{method}}.py', method=['supervised'], seeds=[0, 1]),)
+        file = tmp_path / 'grid.yaml'
+        file.write_text(yaml.safe_dump(dict(runs=list(runs), **{'test_sets': 'synthetic', **rest})))
+        return read_experiment(file)
+
+    return write
+
+
+@pytest.fixture
+def tools(tmp_path, synthetic_root, monkeypatch):
+    """A folder with the stand-ins; a function that makes settings; and one that reads what was called."""
+    monkeypatch.setenv('MMSEG_ACL_DATA', str(synthetic_root))
+    folder = tmp_path / 'tools'
+    folder.mkdir()
+    (folder / 'train.py').write_text(TRAIN)
+    (folder / 'test.py').write_text(TEST)
+
+    class Tools:
+        root = folder
+
+        @staticmethod
+        def settings(todo: dict | None = None, **changes) -> Settings:
+            (folder / 'todo.json').write_text(json.dumps(todo or {}))
+            (folder / 'calls.txt').write_text('')
+            usual = dict(tools=folder, work_root=tmp_path / 'work', results=tmp_path / 'results', poll=0.01)
+            return Settings(**{**usual, **changes})
+
+        @staticmethod
+        def calls() -> list[list]:
+            return [json.loads(line) for line in (folder / 'calls.txt').read_text().splitlines()]
+
+    return Tools
+
+
+def leave(config: Config, file: Path) -> None:
+    """Write a config as training leaves it in its work dir, but without mmengine's slow formatting."""
+    file.write_text(''.join(f'{key} = {value!r}\n' for key, value in config.to_dict().items()))
+
+
+# ------------------------------------------------------------------ the grid
+
+
+def test_entries_are_expanded_by_their_axes_and_seeds(describe):
+    entry = dict(config=f'{TINY}/{{method}}.py', method=['supervised', 'mean_teacher'], data='kvasir', seeds=[0, 3])
+    labelled = dict(config=f'{TINY}/aclnet.py', label='ours', options=['train_cfg.max_iters=6'])
+    found = describe(entry, labelled, seeds=7).runs
+    assert [(run.label, run.seed) for run in found] == [
+        ('SupOnly', 0),
+        ('SupOnly', 3),
+        ('MT', 0),
+        ('MT', 3),
+        ('ours', 7),
+    ]
+    assert found[2].axes == dict(method='mean_teacher', data='kvasir') and found[2].path.name == 'mean_teacher.py'
+    assert [run.max_iters for run in found] == [8, 8, 8, 8, 6]
+    assert len({run.hash for run in found}) == 3 and len({run.name for run in found}) == 5
+
+
+def test_one_training_under_two_labels_is_run_once(describe):
+    found = describe(*(dict(config=f'{TINY}/supervised.py', label=label) for label in 'ab'))
+    assert len(found.runs) == 2 and len(found.distinct) == 1
+
+
+@pytest.mark.parametrize(
+    ('entry', 'rest', 'message'),
+    [
+        (dict(config='{method}.py'), {}, r"'\{method\}.py' asks for 'method', but the entry has the axes none"),
+        (dict(config='absent.py'), {}, 'no config at'),
+        (dict(method='x'), {}, 'has no config'),
+        (dict(config=f'{TINY}/aclnet.py', seeds=['one']), {}, 'must be a list of whole numbers'),
+        (dict(config=f'{TINY}/aclnet.py', options=dict(a=1)), {}, 'list of KEY=VALUE'),
+        (dict(config=f'{TINY}/aclnet.py', options=['modle.x=1']), {}, "Did you mean 'model'"),
+        (dict(config=f'{TINY}/aclnet.py'), dict(test_sets=['kvasr']), 'allowed are kvasir, clinicdb'),
+        (dict(config=f'{TINY}/aclnet.py'), dict(protocols=['pranet']), 'need image'),
+        (dict(config=f'{TINY}/aclnet.py'), dict(table=[]), "has the key 'table'; allowed are title, runs"),
+    ],
+)
+def test_what_is_wrong_with_a_description_is_said(entry, rest, message, describe):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        describe(entry, **rest)
+
+
+def test_a_description_that_is_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match='configs/experiments'):
+        read_experiment(tmp_path / 'absent.yaml')
+    for text, message in (('a: [', 'is no YAML'), ('title: x', 'has no runs'), ('- a', 'has no runs')):
+        (tmp_path / 'x.yaml').write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_experiment(tmp_path / 'x.yaml')
+
+
+@pytest.mark.slow
+def test_the_shipped_descriptions_are_the_papers_tables(tmp_path):
+    """Every number of the paper has its place, and every method its runs."""
+    found, placed = {file.stem: read_experiment(file) for file in DESCRIPTIONS}, set()
+    assert set(found) == {'laptop', 'paper_table1', 'paper_table2', 'paper_table3'}
+    paper = read_paper()
+    for number in (1, 2, 3):
+        experiment = found[f'paper_table{number}']
+        table = fill_table(experiment, experiment.tables[0], tmp_path)
+        for (row, index), cell in table.cells.items():
+            assert cell.planned == 3 and cell.missing == 'not run'
+            placed |= {key for key, value in paper.items() if key[:2] == (number, row) and value == cell.paper}
+            assert cell.paper is not None, (row, index)
+    assert placed == set(paper)
+    assert [len(found[name].distinct) for name in ('paper_table1', 'paper_table2', 'paper_table3')] == [21, 180, 30]
+    eighth = [run for run in found['laptop'].distinct if run.axes['partition'] == 'eighth']
+    seeds = {label: {run.seed for run in eighth if run.label == label} for label in METHODS.values()}
+    assert all(seeds.values()) and all(seeds[label] == {0, 1, 2} for label in ('SupOnly', 'MT', 'U2PL', 'ACL-Net'))
+
+
+# ------------------------------------------------------------------ which runs are the same
+
+
+def test_a_hash_does_not_depend_on_the_machine(monkeypatch, tmp_path):
+    whole = fingerprint(load_config(str(LAPTOP)))
+    elsewhere = tmp_path / 'copy'
+    (elsewhere / 'lists').mkdir(parents=True)
+    for variable in ('MMSEG_ACL_DATA', 'MMSEG_ACL_WEIGHTS'):
+        monkeypatch.setenv(variable, str(elsewhere))
+    options = {
+        'train_dataloader.num_workers': 5,
+        'train_dataloader.persistent_workers': True,
+        'train_dataloader.dataset.labelled.data_root': str(elsewhere),
+        'train_cfg.val_interval': 7,
+        'default_hooks.logger.interval': 3,
+    }
+    config = load_config(str(LAPTOP), str(elsewhere), options, seed=5, resume=True)
+    config.custom_hooks = config.custom_hooks + [dict(type='StopSignalHook')]
+    assert fingerprint(config) == whole
+    leave(config, elsewhere / 'dumped.py')
+    assert fingerprint(Config.fromfile(elsewhere / 'dumped.py', import_custom_modules=False)) == whole
+    # A list of one's own counts by its content, wherever it lies.
+    for folder in ('a', 'b'):
+        (elsewhere / folder).mkdir()
+        (elsewhere / folder / 'mine.txt').write_text('one\ntwo\n')
+    key = 'train_dataloader.dataset.labelled.ann_file'
+    lists = [fingerprint(load_config(str(LAPTOP), options={key: str(elsewhere / x / 'mine.txt')})) for x in 'ab']
+    (elsewhere / 'b' / 'mine.txt').write_text('one\nthree\n')
+    lists.append(fingerprint(load_config(str(LAPTOP), options={key: str(elsewhere / 'b' / 'mine.txt')})))
+    assert lists[0] == lists[1] != lists[2] and whole not in lists
+
+
+@pytest.mark.parametrize(
+    'option',
+    [
+        {'optim_wrapper.optimizer.lr': 0.02},
+        {'model.warmup_iters': 3},
+        {'train_cfg.max_iters': 1201},
+        {'train_dataloader.dataset.partition': 'kvasir/half'},
+        {'train_dataloader.dataset.unlabelled.exclude': ['kvasir/dev']},
+    ],
+)
+def test_a_hash_depends_on_what_trains(option):
+    assert fingerprint(load_config(str(LAPTOP), options=option)) != fingerprint(load_config(str(LAPTOP)))
+
+
+def test_random_weights_are_another_run(monkeypatch):
+    monkeypatch.delenv('MMSEG_ACL_WEIGHTS', raising=False)
+    named = fingerprint(load_config(str(LAPTOP)))
+    monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
+    config = load_config(str(LAPTOP))
+    assert (random := fingerprint(config)) != named
+    resolve_weights(config.model)
+    assert fingerprint(config) == random
+
+
+def test_runs_of_the_train_tool_are_found_by_the_config_they_left(describe, tmp_path):
+    experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=[0, 1, 2]))
+    for seed, last in ((0, 'iter_8.pth'), (1, 'iter_4.pth')):
+        folder = tmp_path / 'old' / f'any{seed}'
+        folder.mkdir(parents=True)
+        config = deepcopy(experiment.runs[seed].config)
+        config.randomness, config.work_dir = dict(seed=seed), str(folder)
+        config.resume, config.load_from = True, str(folder / 'iter_4.pth')
+        leave(config, folder / 'supervised.py')
+        (folder / last).touch()
+        (folder / 'last_checkpoint').write_text(last)
+    assert find_trained([tmp_path / 'old'], experiment.distinct) == {
+        experiment.runs[0].key: tmp_path / 'old' / 'any0'
+    }
+    with pytest.raises(FileNotFoundError, match='is no folder'):
+        find_trained([tmp_path / 'absent'], experiment.distinct)
+
+
+def test_a_folder_of_another_run_is_not_taken(describe, tmp_path):
+    one, two = (
+        describe(dict(config=f'{TINY}/supervised.py', options=o)).runs[0] for o in ([], ['train_cfg.max_iters=4'])
+    )
+    two = type(two)(**{**two.__dict__, 'options': ()})
+    assert one.name == two.name and one.hash != two.hash
+    write_record(folder_for(tmp_path, one), one)
+    assert folder_for(tmp_path, one) == tmp_path / one.name
+    assert folder_for(tmp_path, two) == tmp_path / f'{two.name}_{two.hash[:8]}'
+    (tmp_path / one.name / 'run.json').write_text('{}')
+    with pytest.raises(ValueError, match=r'run\.json is no record of a run'):
+        read_record(tmp_path / one.name)
+
+
+def test_a_log_over_several_sessions_has_each_step_once(tmp_path):
+    for name, steps in (('20260101', (1, 2, 3, 4, 5)), ('20260102', (4, 5, 6))):
+        file = tmp_path / name / 'vis_data' / 'scalars.json'
+        file.parent.mkdir(parents=True)
+        file.write_text(''.join(json.dumps(dict(step=step, loss=0.5)) + '\n' for step in steps) + '{"step": 7, "lo')
+    assert [json.loads(line)['step'] for line in whole_log(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+# ------------------------------------------------------------------ running
+
+
+def test_runs_are_trained_and_tested_and_not_again(describe, tools, tmp_path, capsys):
+    experiment, settings = describe(), tools.settings()
+    run_experiment(experiment, settings)
+    assert [call[:3] for call in tools.calls() if call[0] == 'train'] == [
+        ['train', '0', False],
+        ['train', '1', False],
+    ]
+    for run in experiment.runs:
+        folder = tmp_path / 'results' / run.name
+        assert sorted(path.name for path in folder.iterdir()) == [
+            'per_image.csv',
+            'results.json',
+            'run.json',
+            'scalars.json',
+        ]
+        record = json.loads((folder / 'run.json').read_text())
+        assert (record['hash'], record['seed'], record['state']) == (run.hash, run.seed, 'done')
+        assert str(tmp_path) not in (folder / 'run.json').read_text()
+        assert len((folder / 'scalars.json').read_text().splitlines()) == 8
+    assert '2 of 2 runs are done' in capsys.readouterr().out
+    run_experiment(experiment, tools.settings())
+    assert tools.calls() == []
+    assert show_status(experiment, tmp_path / 'results', tmp_path / 'work').endswith('2 done')
+    # Without the work dirs the results still say that all is done; with another seed or option there is more to do.
+    run_experiment(experiment, tools.settings(work_root=tmp_path / 'new'))
+    assert tools.calls() == []
+    more = describe(dict(config=f'{TINY}/supervised.py', options=['model.decode_head.channels=4'], seeds=0))
+    run_experiment(more, tools.settings())
+    assert [call[0] for call in tools.calls()] == ['train', 'test']
+    assert all(call[3][-2:] == ['--cfg-options', 'model.decode_head.channels=4'] for call in tools.calls())
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(describe, tools, tmp_path):
+    experiment = describe()
+    with pytest.raises(RunError, match='1 runs failed'):
+        run_experiment(experiment, tools.settings({'0': 'stop once'}))
+    assert '5 of 8' in show_status(experiment, tmp_path / 'results', tmp_path / 'work')
+    run_experiment(experiment, tools.settings({'0': 'stop once'}))
+    assert [call[:3] for call in tools.calls()][0] == ['train', '0', True] and len(tools.calls()) == 2
+    steps = [
+        json.loads(line)['step'] for line in (tmp_path / 'results' / experiment.runs[0].name / 'scalars.json').open()
+    ]
+    assert steps == list(range(1, 9))
+
+
+def test_a_failing_run_is_told_with_the_end_of_its_log_and_the_others_go_on(describe, tools, tmp_path, capsys):
+    experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=[0, 1, 2]))
+    with pytest.raises(RunError) as error:
+        run_experiment(experiment, tools.settings({'1': 'fail'}))
+    message = str(error.value)
+    assert 'configs_supervised_seed1: train.py ended with status 3' in message and 'the disk is on fire' in message
+    assert 'FAILED' in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / 'results').iterdir()) == [
+        'configs_supervised_seed0',
+        'configs_supervised_seed2',
+    ]
+    status = show_status(experiment, tmp_path / 'results', tmp_path / 'work')
+    assert status.endswith('2 done, 1 failed') or status.endswith('1 failed, 2 done')
+    with pytest.raises(RunError) as error:
+        run_experiment(experiment, tools.settings({'1': 'fail'}))
+    assert str(error.value).count('the disk is on fire') == 1, 'what the first try said is not shown again'
+    run_experiment(experiment, tools.settings())
+    assert [call[:2] for call in tools.calls() if call[0] == 'train'] == [['train', '1']]
+
+
+def test_several_runs_at_a_time_each_in_a_slot_of_its_own(describe, tools):
+    template = f'{sys.executable} {tools.root}/slot.py {{slot}} {{command}}'
+    (tools.root / 'slot.py').write_text(
+        'import pathlib, runpy, sys\n'
+        "seed = sys.argv[sys.argv.index('--seed') + 1]\n"
+        "(pathlib.Path(__file__).parent / f'slot_{seed}').write_text(sys.argv[1])\n"
+        'sys.argv = sys.argv[2:]\n'
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    run_experiment(describe(), tools.settings({'0': 'meet 1', '1': 'meet 0'}, jobs=2, command=template))
+    assert {(tools.root / f'slot_{seed}').read_text() for seed in '01'} == {'0', '1'}
+
+
+def test_a_signal_stops_the_runs_in_order(describe, tools, tmp_path):
+    experiment, settings = describe(), tools.settings({'0': 'wait for a signal'})
+
+    def interrupt():
+        for _ in range(2000):
+            if (tools.root / 'waiting').exists():
+                return os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(Stopped, match='stopped by SIGTERM: 0 of 2 runs are done') as stop:
+        run_experiment(experiment, settings)
+    thread.join()
+    assert stop.value.status == 143 and (tools.root / 'signalled').exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+    run_experiment(experiment, tools.settings())
+    assert [call[:3] for call in tools.calls() if call[0] == 'train'] == [['train', '0', True], ['train', '1', False]]
+
+
+def test_a_finished_training_elsewhere_is_only_tested(describe, tools, tmp_path):
+    experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=0))
+    old = tmp_path / 'old' / 'run'
+    old.mkdir(parents=True)
+    leave(experiment.runs[0].config, old / 'supervised.py')
+    (old / 'iter_8.pth').write_text('whole')
+    (old / 'last_checkpoint').write_text('iter_8.pth')
+    run_experiment(experiment, tools.settings(reuse=(tmp_path / 'old',)))
+    assert [call[:2] for call in tools.calls()] == [['test', str(old / 'iter_8.pth')]]
+
+
+def test_a_set_that_comes_to_hand_later_is_scored(describe, tools, tmp_path, monkeypatch):
+    experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=0), test_sets=['synthetic', 'cvc300'])
+    run_experiment(experiment, tools.settings())
+    more = tmp_path / 'data'
+    for folder in ('Synthetic/test', 'CVC-300'):
+        (more / folder / 'images').mkdir(parents=True)
+    monkeypatch.setenv('MMSEG_ACL_DATA', str(more))
+    run_experiment(experiment, tools.settings())
+    assert [call[0] for call in tools.calls()] == ['test']
+    results = tmp_path / 'results' / experiment.runs[0].name / 'results.json'
+    assert set(json.loads(results.read_text())) == {'synthetic', 'cvc300'}
+    monkeypatch.setenv('MMSEG_ACL_DATA', str(tmp_path / 'nothing'))
+    with pytest.raises(ValueError, match='none of the test sets synthetic, cvc300 is at hand: set MMSEG_ACL_DATA'):
+        run_experiment(experiment, tools.settings())
+
+
+def test_a_run_of_another_process_is_left_alone(describe, tools, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, 'in_use', lambda folder: folder.name.endswith('seed0'))
+    run_experiment(describe(), tools.settings())
+    assert [call[1] for call in tools.calls() if call[0] == 'train'] == ['1']
+    assert 'seed0: left out, another process is training it' in capsys.readouterr().out
+
+
+def test_templates_are_filled_without_a_shell():
+    command = ['tools/train.py', 'a b.py', "--x=['y']"]
+    fill = lambda template: fill_template(template, command, Path('dir/train.log'), 'run', 3)  # noqa: E731
+    assert fill('{python} {command}') == [sys.executable, *command]
+    assert fill('torchrun --nproc 4 {command} --launcher pytorch') == [
+        'torchrun', '--nproc', '4', *command, '--launcher', 'pytorch',
+    ]  # fmt: skip
+    words = fill('sbatch --wait -J {name} -o {log} --wrap "gpu={slot} {python} {command}"')
+    assert words[:6] == ['sbatch', '--wait', '-J', 'run', '-o', 'dir/train.log']
+    shell = words[-1].replace(sys.executable, 'echo')
+    done = subprocess.run(['bash', '-c', shell], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ' '.join(command)
+    for template, message in (
+        ('python train.py', r'lacks \{command\}'),
+        ('{python} {command} {gpu}', r'has \{gpu\}; there are \{command\}, \{python\}'),
+        ('"{command}', 'cannot be split'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fill(template)
+
+
+def test_a_template_may_write_the_log_itself(describe, tools, tmp_path):
+    template = 'bash -c "{python} {command} > {log} 2>&1"'
+    with pytest.raises(RunError, match='the disk is on fire'):
+        run_experiment(describe(), tools.settings({'1': 'fail'}, command=template, test_command=template))
+    assert (tmp_path / 'work' / 'configs_supervised_seed1' / 'launch.log').is_file()
+    assert (tmp_path / 'results' / 'configs_supervised_seed0').is_dir()
+
+
+def test_a_template_that_does_not_wait_or_start_is_told(describe, tools):
+    with pytest.raises(RunError, match='left no iter_8.pth .a template has to wait'):
+        run_experiment(describe(), tools.settings(command='true {command}'))
+    with pytest.raises(RunError, match='could not be started: .*no-such-launcher'):
+        run_experiment(describe(), tools.settings(command='no-such-launcher {command}'))
+
+
+def test_settings_that_cannot_be_are_refused(tools, tmp_path):
+    with pytest.raises(ValueError, match='0 runs at a time'):
+        tools.settings(jobs=0)
+    with pytest.raises(ValueError, match='give two'):
+        tools.settings(results=tmp_path / 'work')
+
+
+def test_the_expected_end_follows_from_the_iterations_done(describe, tools, monkeypatch):
+    loop = runner._Runner(describe(), tools.settings())
+    loop._plan()
+    assert loop._expected_end() == 'end not known yet'
+    loop.waiting.popleft()
+    loop.iterations_done = 8
+    monkeypatch.setattr(runner.time, 'monotonic', lambda: loop.began + 3600.0)
+    assert loop._expected_end().endswith('in 1 h 0 min'), 'eight iterations in an hour, and eight are left'
+
+
+# ------------------------------------------------------------------ tables
+
+
+@pytest.fixture
+def filled(describe, tmp_path):
+    """An experiment with results made by hand: two seeds of two methods, none of the third."""
+    columns = [
+        dict(title='Kvasir 1/4', test='kvasir', partition='quarter', paper=2),
+        dict(title='ETIS', test='etis', partition='quarter'),
+    ]
+    experiment = describe(
+        dict(config=f'{TINY}/{{method}}.py', method=['supervised', 'mean_teacher', 'aclnet'], partition='quarter'),
+        seeds=[0, 1],
+        tables=[dict(name='mine', title='By hand & more', columns=columns)],
+    )
+    dice = {
+        ('SupOnly', 0): [60, 70, 80, 50, 40, 30], ('SupOnly', 1): [62, 70, 84, 50, 44, 32],
+        ('ACL-Net', 0): [70, 81, 92, 63, 54, 45], ('ACL-Net', 1): [72, 83, 94, 65, 56, 47],
+    }  # fmt: skip
+    for run in experiment.runs:
+        if run.label == 'MT':
+            continue
+        folder = tmp_path / 'results' / run.name
+        write_record(folder, run, state='done')
+        scores, network = dice[run.label, run.seed], 'student' if run.label == 'SupOnly' else 'teacher'
+        results = {network: dict(image=dict(mDice=sum(scores) / 6, mIoU=sum(scores) / 6 - 10))}
+        if network == 'teacher':
+            results = {'student': dict(image=dict(mDice=1.0, mIoU=1.0)), **results}
+        (folder / 'results.json').write_text(json.dumps(dict(kvasir=results)))
+        lines = [['set', 'network', 'image', 'dice', 'iou']]
+        lines += [
+            ['kvasir', name, f'i{n}', s if name == network else 1, 0]
+            for name in results
+            for n, s in enumerate(scores)
+        ]
+        with (folder / 'per_image.csv').open('w', newline='') as file:
+            csv.writer(file).writerows(lines)
+    return experiment
+
+
+def test_tables_have_means_deviations_and_the_papers_numbers(filled, tmp_path):
+    files = write_tables(filled, tmp_path / 'results', tmp_path / 'out')
+    assert [file.name for file in files] == ['mine.md', 'mine.tex', 'mine.csv']
+    text = files[0].read_text()
+    # SupOnly: 55 and 57, mean 56, deviation sqrt(2). ACL-Net: 67.5 and 69.5.
+    assert '| method | Kvasir 1/4 | paper | ETIS |' in text
+    assert '| SupOnly | 56.00 ± 1.41 / 46.00 ± 1.41 | 80.63 / 71.44 | set not at hand |' in text
+    assert '| MT | not run | 78.85 / 69.06 | not run |' in text
+    assert '| ACL-Net | 68.50 ± 1.41 / 58.50 ± 1.41 | 85.89 / 78.51 | set not at hand |' in text
+    # Differences of the seeds' means: 10, 12, 11, 14, 13, 15; all positive: p = 2 / 2^6.
+    assert '| Kvasir 1/4 | SupOnly | 6 | +12.50 |' in text and '| 0.031 | 0.031 |' in text
+    latex = files[1].read_text()
+    assert 'By hand & more' in latex.splitlines()[0] and latex.startswith('%')
+    assert 'SupOnly & 56.00 $\\pm$ 1.41 / 46.00 $\\pm$ 1.41 & 80.63 / 71.44 & -- \\\\' in latex
+    assert {
+        line.count('&') for line in latex.splitlines() if line.endswith('\\\\') and 'multicolumn' not in line
+    } == {3}
+    with files[2].open() as file:
+        rows = {(row['method'], row['test_set'], row['metric']): row for row in csv.DictReader(file)}
+    ours = rows['ACL-Net', 'kvasir', 'dice']
+    assert (ours['runs'], ours['planned'], ours['network'], float(ours['mean'])) == ('2', '2', 'teacher', 68.5)
+    assert float(ours['std']) == pytest.approx(2**0.5) and ours['paper'] == '85.89'
+    assert rows['MT', 'kvasir', 'iou']['missing'] == 'not run'
+    assert float(rows['SupOnly', 'kvasir', 'dice']['difference']) == pytest.approx(12.5)
+
+
+def test_missing_seeds_and_the_chosen_network_show(filled, tmp_path):
+    (tmp_path / 'results' / 'configs_aclnet_seed1' / 'run.json').unlink()
+    write_tables(filled, tmp_path / 'results', tmp_path / 'out', network='student')
+    assert '| ACL-Net | 1.00 / 1.00 (1 of 2) |' in (tmp_path / 'out' / 'mine.md').read_text()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(columns=[]), 'it needs name and columns'),
+        (dict(colums=[]), 'allowed are name, title, columns'),
+        (dict(columns=[dict(test='nowhere')]), 'test must be one of kvasir'),
+        (dict(columns=[dict(test='kvasir', partition='half')]), 'no run of the description has the axes'),
+        (dict(compare='U2PL'), "compare is 'U2PL'; there are the rows SupOnly, MT, ACL-Net"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(change, message, filled, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        fill_table(filled, {**filled.tables[0], **change}, tmp_path)
+
+
+def test_two_runs_in_one_place_are_an_error(describe, tmp_path):
+    entry = dict(config=f'{TINY}/{{method}}.py', method=['supervised', 'aclnet'], label='same')
+    experiment = describe(entry, tables=[dict(name='t', columns=[dict(test='synthetic')])])
+    with pytest.raises(ValueError, match="both stand in row 'same', column 'synthetic', seed 0"):
+        write_tables(experiment, tmp_path, tmp_path)
+    with pytest.raises(ValueError, match='has no tables'):
+        write_tables(describe(), tmp_path, tmp_path)
+
+
+def test_holm_and_the_comparison_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+    images = [f'i{n}' for n in range(20)]
+    reference = dict(zip(images, map(float, range(20)), strict=True))
+    worse = {image: value - 1 - index % 2 for index, (image, value) in enumerate(reference.items())}
+    same, other = compare(reference, dict(same=dict(reference), worse=worse))
+    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert other.difference == 1.5 and 1 < other.low < 1.5 < other.high < 2 and other.p < 0.001
+    assert other.p_holm == pytest.approx(2 * other.p)
+    with pytest.raises(ValueError, match='worse was scored on other images: 1 are in one set alone, such as i3'):
+        compare(reference, dict(worse={image: 1.0 for image in images if image != 'i3'}))
+
+
+# ------------------------------------------------------------------ with the tools themselves
+
+
+@pytest.mark.slow
+def test_a_small_grid_from_the_command_line(synthetic_root, tmp_path, monkeypatch, capsys):
+    description = dict(
+        runs=[dict(config=f'{TINY}/{{method}}.py', method='mean_teacher', seeds=3)],
+        test_sets='synthetic',
+        tables=[dict(name='tiny', columns=[dict(title='Synthetic', test='synthetic')])],
+    )
+    (tmp_path / 'grid.yaml').write_text(yaml.safe_dump(description))
+    monkeypatch.chdir(tmp_path)
+    for name, value in dict(MMSEG_ACL_DATA=synthetic_root, MMSEG_ACL_WEIGHTS='none', PYTHONPATH=ROOT).items():
+        monkeypatch.setenv(name, str(value))
+
+    def call(action: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, 'argv', ['experiments.py', action, 'grid.yaml', *arguments])
+        runpy.run_path(str(ROOT / 'tools' / 'experiments.py'), run_name='__main__')
+        return capsys.readouterr().out
+
+    assert '1 of 1 runs are done' in call('run', '--jobs', '2')
+    assert '1 done' in call('status') and 'tiny.md' in call('tables')
+    results = tmp_path / 'results' / 'grid'
+    scores = json.loads((results / 'configs_mean_teacher_seed3' / 'results.json').read_text())['synthetic']['teacher']
+    assert f'| MT | {scores["image"]["mDice"]:.2f} / ' in (results / 'tiny.md').read_text()
+    # The folder that training left is found by its config, too; the scores of its checkpoint are the same.
+    again = call('run', '--results', 'other', '--work-dir', 'elsewhere', '--reuse', 'work_dirs')
+    assert 'train.py' not in again and again.count('test.py started') == 1
+    found = json.loads((tmp_path / 'other' / 'configs_mean_teacher_seed3' / 'results.json').read_text())
+    assert found['synthetic']['teacher'] == scores
