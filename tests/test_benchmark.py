@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
 
 import benchmark_speed  # noqa: E402
-from benchmarks import affinity, measure, scoring, step  # noqa: E402
+from benchmarks import affinity, measure, methods, scoring, step  # noqa: E402
 
 
 def allocate(mebibytes: int) -> Callable[[], Tensor]:
@@ -89,3 +89,11 @@ def test_operations_of_grouped_convolutions(groups):
     forward = 2 * prod((2, 8, 6, 5)) * 8 // groups * 9
     assert measure.product_flops(lambda: conv(images)) == forward
     assert measure.product_flops(lambda: conv(images).sum().backward()) == 3 * forward
+
+
+@pytest.mark.slow
+def test_every_method_takes_a_step_on_synthetic_frames():
+    report = methods.run(1)
+    assert [row['method'] for row in report.rows] == list(methods.METHODS)
+    assert report.rows[0]['time to SupOnly'] == report.rows[0]['memory to SupOnly'] == 1
+    assert all(row['peak, MiB'] > 0 for row in report.rows)

@@ -15,13 +15,14 @@ import argparse
 from pathlib import Path
 
 import torch
-from benchmarks import affinity, loading, refinement, scoring, step
+from benchmarks import affinity, loading, methods, refinement, scoring, step
 from benchmarks.measure import SkipPart, write
 
 PARTS = {
     'refinement': refinement.run,
     'affinity': affinity.run,
     'step': step.run,
+    'methods': methods.run,
     'scoring': scoring.run,
     'loading': loading.run,
 }

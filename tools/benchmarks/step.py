@@ -56,6 +56,15 @@ def config_path(method: str, side: int) -> Path:
     )
 
 
+def ready_to_build() -> None:
+    """Choose mmseg's registries and keep its log quiet."""
+    if DefaultScope.get_current_instance() is None:
+        init_default_scope('mmseg')
+    # The first logger there is gets a line a parameter from init_weights and from the optimizer.
+    if not MMLogger.check_instance_created('benchmark'):
+        MMLogger.get_instance('benchmark', log_level='ERROR')
+
+
 def random_weights(config: Any) -> Any:
     """Drop every pre-trained weight that a config of a model names."""
     if isinstance(config, dict):
@@ -115,11 +124,7 @@ class Step:
         input_side: int | None = None,
         images: int = IMAGES,
     ) -> None:
-        if DefaultScope.get_current_instance() is None:
-            init_default_scope('mmseg')
-        # The first logger there is gets a line a parameter from init_weights and from the optimizer.
-        if not MMLogger.check_instance_created('benchmark'):
-            MMLogger.get_instance('benchmark', log_level='ERROR')
+        ready_to_build()
         config = Config.fromfile(config_path(method, side))
         torch.manual_seed(0)
         self.model: nn.Module = MODELS.build(random_weights(config.model))
