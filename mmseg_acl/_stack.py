@@ -49,6 +49,8 @@ WARNED_NOISE = (
     r'For binary segmentation, we suggest using',
     # PolypMetric scores probabilities at 0.5, whatever threshold a head has.
     r'threshold is not defined for binary',
+    # Older mmsegs use their own builder.
+    r'``build_loss`` would be deprecated soon',
     # True of every mmseg config: the losses ignore the pixels that the padding marks.
     r'Default ``avg_non_ignore`` is False',
 )

@@ -38,7 +38,8 @@ class Watch(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        self.losses.append({name: float(value) for name, value in outputs.items() if 'loss' in name})
+        found = {name: torch.as_tensor(value).detach() for name, value in outputs.items() if 'loss' in name}
+        self.losses.append({name: float(value) for name, value in found.items()})
         views = data_batch['data_samples']
         self.images.append([sample.img_path for view in ('sup', 'unsup_weak') for sample in views.get(view, [])])
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from mmseg_acl import _stack
 
@@ -69,6 +70,17 @@ def test_the_stack_is_the_same_in_requirements_extras_and_message(setup_argument
     stack = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'mmpretrain')
     for requirement in setup_arguments['install_requires']:
         assert not re.sub(r'^onedl-', '', requirement).startswith(stack), requirement
+
+
+def test_the_pins_of_openmmlabs_releases_lie_within_their_ranges(setup_arguments):
+    lines = (ROOT / 'requirements' / 'openmmlab.txt').read_text().splitlines()
+    pins = dict(line.split('==') for line in lines if '==' in line)
+    ranges = {
+        found.name: found.specifier for found in map(Requirement, setup_arguments['extras_require']['openmmlab'])
+    }
+    assert {'mmengine', 'mmcv', 'mmsegmentation', 'mmpretrain'} == pins.keys()
+    assert all(ranges[name].contains(version) for name, version in pins.items() if name in ranges)
+    assert set(ranges) <= {re.match(r'\w+', line)[0] for line in lines if line and line[0] != '#'}
 
 
 def test_every_required_package_is_pinned(setup_arguments):
