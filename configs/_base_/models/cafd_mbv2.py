@@ -1,6 +1,6 @@
 # CAFD on the laptop track: the schedule is scaled to 1200 iterations, and the discriminator has half the channels, or
-# it would cost as much as a network. The weight of the consistency is that of Mean Teacher's search: with 10 the
-# networks fitted even their labelled images badly for 700 iterations.
+# it would cost as much as a network. The weight of the consistency is that of Mean Teacher's search: with 10 a run
+# was no better than SupOnly after 600 iterations (docs/methods.md).
 _base_ = './deeplabv3_mbv2-d8.py'
 segmentor = _base_.model
 model = dict(
