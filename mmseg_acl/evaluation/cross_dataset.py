@@ -19,6 +19,7 @@ from rich.progress import track
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmseg_acl.datasets.catalogue import POLYP_SETS
 from mmseg_acl.datasets.polyp import PolypDataset, default_data_root
 from mmseg_acl.engine import load_model_weights
 from mmseg_acl.evaluation.map_files import write_map
@@ -33,11 +34,7 @@ class TestSet(NamedTuple):
 
 
 TEST_SETS = {
-    'kvasir': TestSet('Kvasir-SEG', 'kvasir/test'),
-    'clinicdb': TestSet('CVC-ClinicDB', 'clinicdb/test'),
-    'cvc300': TestSet('CVC-300', 'cvc300/test'),
-    'colondb': TestSet('CVC-ColonDB', 'colondb/test'),
-    'etis': TestSet('ETIS-LaribPolypDB', 'etis/test'),
+    **{name: TestSet(polyp_set.folder, f'{name}/test') for name, polyp_set in POLYP_SETS.items()},
     'synthetic': TestSet('Synthetic/test', ''),
 }
 

@@ -13,10 +13,9 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from benchmarks.measure import Report, extra_memories, seconds
-from benchmarks.step import CONFIGS, random_weights, ready_to_build
+from benchmarks.step import CONFIGS, fill_bank, random_weights, ready_to_build
 from mmseg_acl.datasets import write_synthetic
 from mmseg_acl.models.segmentors import ACLNet
-from mmseg_acl.models.semi.contrast import unit
 from mmseg_acl.models.semi.memory_bank import MemoryBank
 
 METHODS = {
@@ -56,8 +55,7 @@ class Step:
         self.iteration = config.train_cfg.max_iters - 1
         for part in self.model.modules():
             if isinstance(part, MemoryBank):
-                part.keys.copy_(unit(torch.randn_like(part.keys)))
-                part.fill.copy_(torch.tensor(part.sizes))
+                fill_bank(part)
         if isinstance(self.model, ACLNet):
             self.model.caa_head.update(self.model.acl_head.bank, 0)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from benchmarks.measure import Report, Spans, extra_memories, matmul_rate, product_flops, seconds
 from mmseg_acl.models.segmentors import ACLNet
 from mmseg_acl.models.semi.contrast import unit
+from mmseg_acl.models.semi.memory_bank import MemoryBank
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SUPERVISED, MEAN_TEACHER, ROW_I, ROW_V = 'SupOnly', 'Mean Teacher', 'row I', 'row V'
@@ -63,6 +64,13 @@ def ready_to_build() -> None:
     # The first logger there is gets a line a parameter from init_weights and from the optimizer.
     if not MMLogger.check_instance_created('benchmark'):
         MMLogger.get_instance('benchmark', log_level='ERROR')
+
+
+def fill_bank(bank: MemoryBank) -> None:
+    """Fill every ring with random keys."""
+    keys = torch.randn(bank.keys.shape, generator=torch.Generator().manual_seed(0))
+    bank.keys.copy_(unit(keys))
+    bank.fill.copy_(torch.tensor(bank.sizes))
 
 
 def random_weights(config: Any) -> Any:
@@ -141,7 +149,8 @@ class Step:
             # Far beyond everything that sets in later, and no multiple of an interval.
             self.iteration = self.model.warmup_iters + self.model.refine_after + 1001
             if self.model.acl_head is not None:
-                self._fill_bank()
+                fill_bank(self.model.acl_head.bank)
+                self.cluster()
         elif self.semi:
             self.iteration = self.model.warmup_iters + self.model.rampup_iters
 
@@ -157,13 +166,6 @@ class Step:
         for norm, momentum in zip(norms, usual, strict=True):
             norm.momentum = momentum
         self.model.copy_to_teachers()
-
-    def _fill_bank(self) -> None:
-        bank = self.model.acl_head.bank
-        keys = torch.randn(bank.keys.shape, generator=torch.Generator().manual_seed(0))
-        bank.keys.copy_(unit(keys))
-        bank.fill.fill_(bank.keys.shape[1])
-        self.cluster()
 
     def cluster(self) -> None:
         """Run k-means, which training does every ``caa_head.interval`` iterations."""
