@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ def default_scope() -> None:
     """Registries look in mmseg first, as they do when a config is run."""
     if DefaultScope.get_current_instance() is None:
         init_default_scope('mmseg')
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """What a tool that runs in this process sets in the environment ends with its test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope='session')

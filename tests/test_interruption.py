@@ -11,13 +11,16 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from killing import die_at
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
+from tool_process import ROOT, ToolProcess
 
 from mmseg_acl.engine import atomic, build_runner, load_config, read_checkpoint, train, user_errors
 from mmseg_acl.engine.atomic import write_atomically
@@ -27,7 +30,6 @@ from mmseg_acl.engine.work_dir import claim_work_dir
 from mmseg_acl.errors import CheckpointError, DataError, NonFiniteError, RunError, Stopped
 from mmseg_acl.models import MeanTeacher
 
-ROOT = Path(__file__).parents[1]
 KILLED_WHILE_WRITING = ('mean_teacher',)
 KILLED_AT_RANDOM = ('aclnet',)
 SHORT = {'train_cfg.max_iters': 4, 'train_cfg.val_begin': 99, 'default_hooks.checkpoint.interval': 2}
@@ -333,73 +335,19 @@ def test_a_file_that_breaks_during_the_run_is_named(build, tmp_path, synthetic_r
 
 # ------------------------------------------------------------------ kill -9
 
-# Runs tools/train.py, which kills itself at one moment of one checkpoint.
-SUICIDE = """
-import os, runpy, signal, sys
-moment, name, script = sys.argv[1:4]
-sys.argv = sys.argv[3:]
-import mmseg_acl
-from mmengine.runner import ValLoop
-from mmseg_acl.engine import atomic
 
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-replace, remove = os.replace, atomic.AtomicBackend.remove
-
-class Half:
-    def __init__(self, file):
-        self.file = file
-    def __enter__(self):
-        return self
-    def __exit__(self, *_):
-        self.file.close()
-    def write(self, content):
-        self.file.write(content[: len(content) // 2])
-        self.file.flush()
-        die()
-
-def half_written(path, mode):
-    return Half(open(path, mode)) if name in str(path) else open(path, mode)
-
-def replace_and_die(a, b):
-    replace(a, b)
-    if name in str(b):
-        die()
-
-if moment == 'half written':
-    atomic.open = half_written
-elif moment == 'written':
-    atomic.os.replace = lambda a, b: die() if name in str(b) else replace(a, b)
-elif moment == 'renamed':
-    atomic.os.replace = replace_and_die
-elif moment == 'noted':
-    atomic.AtomicBackend.remove = lambda self, path: die() if name in path else remove(self, path)
-elif moment == 'validating':
-    from mmseg_acl.engine.loops import StudentTeacherValLoop
-    StudentTeacherValLoop.run = die
-runpy.run_path(script, run_name='__main__')
-"""
-
-
-def start(
-    method: str, work_dir: Path, data: Path, *options: str, moment: str = '', name: str = '', resume: bool = True
-):
-    environment = dict(
-        os.environ, MMSEG_ACL_DATA=str(data), MMSEG_ACL_WEIGHTS='none', OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)
-    )
-    script, config = ROOT / 'tools' / 'train.py', ROOT / 'tests' / 'configs' / f'{method}.py'
-    command = [sys.executable, '-c', SUICIDE, moment, name, script] if moment else [sys.executable, script]
-    command += [config, '--work-dir', work_dir, *(['--resume'] if resume else []), '--cfg-options', *options]
-    return subprocess.Popen(
-        list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+def start(method: str, work_dir: Path, data: Path, *options: str, before=None, resume: bool = True) -> ToolProcess:
+    config = ROOT / 'tests' / 'configs' / f'{method}.py'
+    more = ['--resume'] if resume else []
+    return ToolProcess(
+        'train.py', config, '--work-dir', work_dir, *more, '--cfg-options', *options, data=data, before=before
     )
 
 
-def expect(process: subprocess.Popen, status: int) -> str:
-    said = process.communicate()[0]
-    assert process.returncode == status, said[-3000:]
-    return said
+def expect(process: ToolProcess, status: int) -> str:
+    done = process.wait()
+    assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -427,7 +375,8 @@ def test_killed_at_every_moment_of_a_checkpoint(method, synthetic_root, tmp_path
     expect(start(method, tmp_path / 'whole', synthetic_root, *OPTIONS, resume=False), 0)
 
     def run(moment: str, name: str, status: int = -signal.SIGKILL) -> tuple[str, list[str]]:
-        said = expect(start(method, tmp_path / 'run', synthetic_root, *OPTIONS, moment=moment, name=name), status)
+        before = partial(die_at, moment, name)
+        said = expect(start(method, tmp_path / 'run', synthetic_root, *OPTIONS, before=before), status)
         return said, sorted(path.name for path in (tmp_path / 'run').glob('iter_*'))
 
     said, there = run('half written', 'iter_2.pth')
@@ -453,13 +402,10 @@ def test_killed_at_random(method, synthetic_root, tmp_path):
     draw, kills = random.Random(0), 0
     for _ in range(3):
         process = start(method, tmp_path / 'run', synthetic_root, *OPTIONS)
-        for line in process.stdout:
-            if 'Iter(train)' in line or 'Validating' in line:
-                break
+        process.wait_for('Iter(train)', 'Validating')
         time.sleep(draw.uniform(0, 1.5))
         process.kill()
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
+        kills += process.wait().returncode == -signal.SIGKILL
     expect(start(method, tmp_path / 'run', synthetic_root, *OPTIONS), 0)
     assert kills, 'some run was killed before its end'
     assert_same_run(tmp_path / 'whole' / 'iter_8.pth', tmp_path / 'run' / 'iter_8.pth')

@@ -290,6 +290,23 @@ def test_a_sure_teacher_is_not_overruled():
     torch.testing.assert_close(gated, prob)
 
 
+def test_what_refinement_left_in_doubt_weighs_little():
+    torch.manual_seed(0)
+    prob, image = (
+        torch.rand(2, 2, 12, 12, dtype=torch.double).softmax(1),
+        torch.rand(2, 3, 12, 12, dtype=torch.double),
+    )
+    refine = PseudoLabelRefiner(local=dict(dilations=SMALL), num_iters=2, high=False)
+    plain = refine(prob, image)
+    refine.weighted = True
+    found = refine(prob, image)
+    assert plain.weight is None and torch.equal(found.prob, plain.prob)
+    torch.testing.assert_close(found.weight, 2 * found.prob.amax(1) - 1)
+    assert found.weight.min() < 0.1 < found.weight.max() <= 1
+    refine.low = False
+    assert refine(prob, image).weight is None, 'labels that nothing refines count alike'
+
+
 def test_uniform_image_averages_over_neighbours():
     """Without the distance term, a uniform image makes a step the plain mean of 48 neighbours."""
     local = LocalAffinity(w3=0.0)

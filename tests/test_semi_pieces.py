@@ -194,23 +194,27 @@ def test_dice_loss_counts_what_mmseg_hides():
     torch.testing.assert_close(loss(single, half), loss(perfect, half))
 
 
-def test_pseudo_label_loss_against_loops_and_with_nothing_to_learn():
+@pytest.mark.parametrize('weighted', [False, True])
+def test_pseudo_label_loss_against_loops_and_with_nothing_to_learn(weighted):
     torch.manual_seed(2)
     logits = torch.randn(2, 2, 5, 5, dtype=torch.double, requires_grad=True)
     prob = torch.rand(2, 2, 5, 5, dtype=torch.double).softmax(1)
     labels = hard_labels(prob, torch.rand(2, 5, 5) > 0.3)
     known = labels != 255
-    total = 0.0
+    weight = torch.rand(2, 5, 5, dtype=torch.double) if weighted else None
+    total = count = 0.0
     for b, y, x in known.nonzero().tolist():
         row = logits[b, :, y, x]
-        total += (row.exp().sum().log() - row[labels[b, y, x]]).item()
-    expected = total / known.sum().item() + reference_dice(logits.softmax(1), prob, known.double(), 1.0)
-    assert pseudo_label_loss(logits, prob, labels).item() == pytest.approx(expected, rel=1e-6)
+        share = weight[b, y, x].item() if weighted else 1.0
+        total += share * (row.exp().sum().log() - row[labels[b, y, x]]).item()
+        count += share
+    expected = total / count + reference_dice(logits.softmax(1), prob, known.double(), 1.0)
+    assert pseudo_label_loss(logits, prob, labels, weight).item() == pytest.approx(expected, rel=1e-6)
     single = (logits[:, 1:] - logits[:, :1]).detach()
-    assert pseudo_label_loss(single, prob, labels).item() == pytest.approx(expected, rel=1e-6)
+    assert pseudo_label_loss(single, prob, labels, weight).item() == pytest.approx(expected, rel=1e-6)
 
     ignored = torch.full_like(labels, 255)
-    loss = pseudo_label_loss(logits, prob, ignored)
+    loss = pseudo_label_loss(logits, prob, ignored, weight)
     loss.backward()
     assert loss.item() == 0 and not logits.grad.any()
 

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from killing import die_at
+from tool_process import ROOT, ToolProcess, run_tool
 
 from mmseg_acl.engine import read_checkpoint
 
-ROOT = Path(__file__).parents[1]
 METHODS = ('supervised', 'mean_teacher', 'aclnet', 'ael', 'eln', 'cac', 'u2pl', 'psmt', 'cafd')
+# What kills each method's run: a moment, and of which checkpoint or iteration (tests/killing.py).
+KILLED = {
+    'supervised': ('written', 'iter_6.pth'),
+    'mean_teacher': ('in a step', '5'),
+    'aclnet': ('half written', 'iter_6.pth'),
+    'ael': ('renamed', 'iter_6.pth'),
+    'eln': ('in a step', '7'),
+    'cac': ('noted', 'iter_4.pth'),
+    'u2pl': ('validating', ''),
+    'psmt': ('in a step', '5'),
+    'cafd': ('half written', 'iter_6.pth'),
+}
 # Where they are not student and teacher.
 NETWORKS = {'supervised': {'student'}, 'cac': {'student'}, 'cafd': {'focused', 'dispersive'}}
-
-
-def run(
-    tool: str, *args: object, data: Path, weights: str = 'none', check: bool = True
-) -> subprocess.CompletedProcess:
-    environment = dict(
-        os.environ, MMSEG_ACL_DATA=str(data), MMSEG_ACL_WEIGHTS=weights, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)
-    )
-    environment.pop('MMSEG_ACL_DEBUG', None)
-    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, args)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if check and done.returncode:
-        raise AssertionError(f'{command} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}')
-    return done
 
 
 def config(method: str) -> Path:
@@ -64,7 +62,7 @@ def names(root: Path) -> Path:
 @pytest.mark.parametrize('method', METHODS)
 def test_train_resume_and_test(method, synthetic_root, tmp_path):
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    run('train.py', config(method), '--work-dir', whole, data=synthetic_root)
+    run_tool('train.py', config(method), '--work-dir', whole, data=synthetic_root)
 
     lines = logged(whole)
     steps = [line for line in lines if 'loss' in line]
@@ -92,23 +90,25 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
         assert pictures == ['pseudo_label_4.png', 'pseudo_label_8.png']
         quality = tmp_path / 'quality'
         arguments = [config(method), whole / 'iter_8.pth', '--list', names(synthetic_root), '--out', quality]
-        run('label_quality.py', *arguments, data=synthetic_root)
+        run_tool('label_quality.py', *arguments, data=synthetic_root)
         found = json.loads((quality / 'label_quality.json').read_text())
         assert found['teacher']['change'] == 0 and found['as configured']['dice'] >= 0
 
-    # Interrupted after four iterations, as a killed job is, with a worker process for the loader this time.
-    short = ['train_cfg.max_iters=4', 'param_scheduler.0.end=8', 'train_cfg.val_begin=99']
-    run('train.py', config(method), '--work-dir', parts, '--cfg-options', *short, data=synthetic_root)
-    run(
-        'train.py', config(method), '--work-dir', parts, '--resume',
-        '--cfg-options', 'train_dataloader.num_workers=1', data=synthetic_root,
-    )  # fmt: skip
+    # Killed, and gone on from what is whole, with a worker process for the loader this time.
+    options = ['default_hooks.checkpoint.interval=2', 'default_hooks.checkpoint.max_keep_ckpts=1']
+    arguments = ['train.py', config(method), '--work-dir', parts, '--resume', '--cfg-options', *options]
+    killed = ToolProcess(*arguments, data=synthetic_root, before=partial(die_at, *KILLED[method])).wait()
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = run_tool(*arguments, 'train_dataloader.num_workers=1', data=synthetic_root)
+    assert 'resumed epoch' in resumed.stdout and 'NOTHING TO RESUME' not in resumed.stdout
     unbroken, resumed = (read_checkpoint(folder / 'iter_8.pth') for folder in (whole, parts))
     assert same(unbroken['state_dict'], resumed['state_dict'])
     assert same(unbroken['optimizer'], resumed['optimizer'])
 
     out = tmp_path / 'out'
-    run('test.py', config(method), whole / 'iter_8.pth', '--datasets', 'synthetic', '--out', out, data=synthetic_root)
+    run_tool(
+        'test.py', config(method), whole / 'iter_8.pth', '--datasets', 'synthetic', '--out', out, data=synthetic_root
+    )
     results = json.loads((out / 'results.json').read_text())['synthetic']
     assert set(results) == networks
     for network, protocols in results.items():
@@ -122,7 +122,9 @@ def test_another_seed_is_another_run(synthetic_root, tmp_path):
     states = []
     for name, seed in (('a', 1), ('b', 1), ('c', 2)):
         work_dir = tmp_path / name
-        run('train.py', config('supervised'), '--work-dir', work_dir, '--seed', seed, *options, data=synthetic_root)
+        run_tool(
+            'train.py', config('supervised'), '--work-dir', work_dir, '--seed', seed, *options, data=synthetic_root
+        )
         states.append(read_checkpoint(work_dir / 'iter_1.pth')['state_dict'])
     assert same(states[0], states[1]) and not same(states[0], states[2])
 
@@ -130,7 +132,7 @@ def test_another_seed_is_another_run(synthetic_root, tmp_path):
 @pytest.mark.slow
 def test_mixed_precision_trains_on_a_cpu(synthetic_root, tmp_path):
     options = ['--cfg-options', 'train_cfg.max_iters=5', 'train_cfg.val_begin=99']
-    run('train.py', config('aclnet'), '--work-dir', tmp_path, '--amp', *options, data=synthetic_root)
+    run_tool('train.py', config('aclnet'), '--work-dir', tmp_path, '--amp', *options, data=synthetic_root)
     last = [line for line in logged(tmp_path) if 'loss' in line][-1]
     assert all(0 < last[key] < 100 for key in ('loss_seg', 'loss_con', 'loss_tra'))
     state = read_checkpoint(tmp_path / 'iter_5.pth')['state_dict']
@@ -149,7 +151,7 @@ def test_mixed_precision_trains_on_a_cpu(synthetic_root, tmp_path):
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_before_training(method, options, message, synthetic_root, tmp_path):
-    done = run(
+    done = run_tool(
         'train.py',
         config(method),
         '--work-dir',
@@ -167,12 +169,14 @@ def test_what_is_wrong_is_said_before_training(method, options, message, synthet
 @pytest.mark.slow
 def test_unreachable_weights_end_the_run_with_the_ways_out(tmp_path, synthetic_root):
     laptop = ROOT / 'configs' / 'aclnet' / 'mbv2_kvasir_eighth.py'
-    done = run('train.py', laptop, '--work-dir', tmp_path, data=synthetic_root, weights=str(tmp_path), check=False)
+    done = run_tool(
+        'train.py', laptop, '--work-dir', tmp_path, data=synthetic_root, weights=str(tmp_path), check=False
+    )
     assert done.returncode == 2 and 'MMSEG_ACL_WEIGHTS=none' in done.stderr
 
 
 def test_help_is_complete():
-    text = run('train.py', '--help', data=Path()).stdout
+    text = run_tool('train.py', '--help', data=Path()).stdout
     for word in (
         '--work-dir',
         '--resume',
