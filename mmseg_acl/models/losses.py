@@ -86,17 +86,20 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction='none')
 
 
-def pseudo_label_loss(logits: Tensor, prob: Tensor, labels: Tensor) -> Tensor:
+def pseudo_label_loss(logits: Tensor, prob: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """Consistency loss of Eq. 12: cross-entropy with the hard labels plus Dice with the soft ones.
 
     Args:
         logits: (B, C or 1, H, W) of the student.
         prob: (B, C, H, W) refined probabilities, no gradient.
         labels: (B, H, W) pseudo-labels, 255 where both terms are to ignore the pixel.
+        weight: (B, H, W) of the pixels in the cross-entropy, not negative; None for 1. Dice needs none: a soft
+            label says itself how sure it is.
 
     Returns:
         A scalar; 0, still connected to ``logits``, where every pixel is ignored.
     """
     known = labels != IGNORE
-    cross_entropy = pixel_cross_entropy(logits, labels).sum() / known.sum().clamp(min=1)
+    weight = known.to(prob) if weight is None else known * weight
+    cross_entropy = (weight * pixel_cross_entropy(logits, labels)).sum() / weight.sum().clamp(min=1)
     return cross_entropy + soft_dice_loss(probabilities(logits), prob, known.to(prob))

@@ -216,10 +216,12 @@ class Refinement(NamedTuple):
         stages: Foreground probability (B, H, W) after each stage that ran, in order: ``'high'`` and
             ``'low'`` for the sequential schedule, ``'joint'`` for the joint one. Kept so that it
             can be seen while training whether a stage helps.
+        weight: (B, H, W) in [0, 1], how much each pixel is to count; None where all count alike.
     """
 
     prob: Tensor
     stages: dict[str, Tensor]
+    weight: Tensor | None = None
 
 
 @MODELS.register_module()
@@ -239,6 +241,9 @@ class PseudoLabelRefiner(nn.Module):
     foreground probability p moves only by the share ``1 - |2 p - 1|`` of the way to its refined
     value. So refinement fades by itself as the teacher gets better.
 
+    With ``weighted`` a pixel that is refined to the foreground probability y counts ``|2 y - 1|``: what
+    affinity could not settle either teaches little.
+
     Attributes may be changed between iterations, by a hook for example.
 
     Args:
@@ -248,6 +253,7 @@ class PseudoLabelRefiner(nn.Module):
         alphas: (a1, a2) of Eq. 11, not negative, sum 1.
         ranged: Whether to restore the range.
         gated: Whether to move pixels in proportion to the teacher's doubt.
+        weighted: Whether to weigh pixels by what is left of that doubt.
         low: Whether to use the low-level affinity (LA).
         high: Whether to use the high-level affinity (HA).
 
@@ -263,6 +269,7 @@ class PseudoLabelRefiner(nn.Module):
         alphas: tuple[float, float] = (0.3, 0.7),
         ranged: bool = True,
         gated: bool = True,
+        weighted: bool = False,
         low: bool = True,
         high: bool = True,
     ) -> None:
@@ -279,6 +286,7 @@ class PseudoLabelRefiner(nn.Module):
         self.alphas = tuple(alphas)
         self.ranged = ranged
         self.gated = gated
+        self.weighted = weighted
         self.low = low
         self.high = high
 
@@ -303,7 +311,8 @@ class PseudoLabelRefiner(nn.Module):
                 all.
 
         Returns:
-            The refined probabilities and the stages; ``prob`` itself where nothing is switched on.
+            The refined probabilities, the stages and the weights; ``prob`` itself, without weights, where nothing is
+            switched on.
 
         Raises:
             ValueError: More or fewer than two classes, or an input that a switched-on term needs is
@@ -327,8 +336,8 @@ class PseudoLabelRefiner(nn.Module):
                 y = self.local.propagate(y, kernel, self.num_iters)
                 y = y / self.local.row_sum**self.num_iters
                 y = stages['low'] = self._restore(y, start, valid)
-        stages = {name: stage[:, 0] for name, stage in stages.items()}
-        return Refinement(torch.cat([1 - y, y], dim=1), stages)
+        weight = (2 * y[:, 0] - 1).abs() if self.weighted and stages else None
+        return Refinement(torch.cat([1 - y, y], dim=1), {name: stage[:, 0] for name, stage in stages.items()}, weight)
 
     def _joint_step(
         self,

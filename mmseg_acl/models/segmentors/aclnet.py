@@ -148,9 +148,11 @@ class ACLNet(SemiSupervisedSegmentor):
             if self.use_aggregation:
                 self.caa_head.update(self.acl_head.bank, self.iteration)
 
-        prob = self.refine(prob, weak, student, teacher, valid).prob if self.refining else prob
+        weight = None
+        if self.refining:
+            prob, _, weight = self.refine(prob, weak, student, teacher, valid)
         labels = hard_labels(prob, valid, self.threshold)
-        losses['loss_con'] = self.lambda_con * pseudo_label_loss(logits, prob, labels)
+        losses['loss_con'] = self.lambda_con * pseudo_label_loss(logits, prob, labels, weight)
         return losses
 
     @torch.no_grad()
