@@ -567,9 +567,36 @@ def test_missing_seeds_and_the_chosen_network_show(filled, tmp_path):
     assert '| ACL-Net | 1.00 / 1.00 (1 of 2) |' in (tmp_path / 'out' / 'mine.md').read_text()
 
 
+def test_a_column_of_several_sets_counts_their_images_as_one_set(filled, tmp_path):
+    """Six images of Kvasir and two of CVC-300, which one of the runs was not scored on."""
+    for run in filled.runs:
+        folder = tmp_path / 'results' / run.name
+        if run.label != 'ACL-Net' and (run.label, run.seed) != ('SupOnly', 1):
+            continue
+        results, network = json.loads((folder / 'results.json').read_text()), 'student'
+        if run.label == 'ACL-Net':
+            network = 'teacher'
+        results['cvc300'] = {network: dict(image=dict(mDice=10.0, mIoU=5.0))}
+        (folder / 'results.json').write_text(json.dumps(results))
+        with (folder / 'per_image.csv').open('a', newline='') as file:
+            csv.writer(file).writerows([['cvc300', network, f'i{n}', 10 * n + 5, 0] for n in (0, 1)])
+    columns = [dict(test=['kvasir', 'cvc300'], partition='quarter')]
+    table = fill_table(filled, dict(name='pooled', columns=columns), tmp_path / 'results')
+    assert table.columns[0].title == 'kvasir + cvc300'
+    ours, sup = table.cells['ACL-Net', 0], table.cells['SupOnly', 0]
+    assert ours.dice == pytest.approx([(67.5 * 6 + 20) / 8, (69.5 * 6 + 20) / 8])
+    assert ours.iou == pytest.approx([(57.5 * 6 + 10) / 8, (59.5 * 6 + 10) / 8])
+    assert sup.dice == pytest.approx([(57 * 6 + 20) / 8]), 'of the other seed there is only one of the two sets'
+    (found,) = table.comparisons[0]
+    assert found.images == 8
+    # Against the second seed of SupOnly alone: 9, 12, 9, 14, 11, 14, and nothing on CVC-300.
+    assert found.difference == pytest.approx((9 + 12 + 9 + 14 + 11 + 14) / 8)
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
+        (dict(columns=[dict(test=['kvasir', 'kvasir'])]), 'or a list of different ones'),
         (dict(columns=[]), 'it needs name and columns'),
         (dict(colums=[]), 'allowed are name, title, columns'),
         (dict(columns=[dict(test='nowhere')]), 'test must be one of kvasir'),

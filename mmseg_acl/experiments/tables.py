@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+import numpy as np
 
 from mmseg_acl.evaluation.cross_dataset import TEST_SETS
 from mmseg_acl.experiments.comparison import Comparison, compare
@@ -26,17 +29,17 @@ NOT_RUN, NOT_AT_HAND = 'not run', 'set not at hand'
 
 @dataclass(frozen=True)
 class Column:
-    """One test set for models of one training.
+    """One test set, or the images of several as one, for models of one training.
 
     Attributes:
         title: Heading.
-        test: Name of the test set.
+        tests: Names of the test sets.
         axes: What a run must have been expanded by to stand here, such as data and partition.
         paper: Number of the paper's table with the same column; None where there is none.
     """
 
     title: str
-    test: str
+    tests: tuple[str, ...]
     axes: dict[str, str]
     paper: int | None
 
@@ -89,10 +92,10 @@ class Table:
 def write_tables(experiment: Experiment, results: Path, out: Path, network: str | None = None) -> list[Path]:
     """Write each table of an experiment as ``NAME.md``, ``NAME.csv`` and ``NAME.tex``.
 
-    A table of a description has a ``name``, a ``title`` and ``columns``. A column has a ``title``, a ``test`` set,
-    perhaps the number of the ``paper``'s table that it stands in, and axes: it shows the runs that have them. Rows
-    are the runs' labels. ``compare`` names the row that is compared with all others (default: ACL-Net where there
-    is one).
+    A table of a description has a ``name``, a ``title`` and ``columns``. A column has a ``title``, a ``test`` set (or
+    a list of them, whose images count as those of one), perhaps the number of the ``paper``'s table that it stands
+    in, and axes: it shows the runs that have them. Rows are the runs' labels. ``compare`` names the row that is
+    compared with all others (default: ACL-Net where there is one).
 
     Args:
         experiment: With its tables.
@@ -157,11 +160,12 @@ def fill_table(
                 continue
             cell = cells.setdefault((run.label, index), Cell())
             labelled = LABELLED.get(run.axes.get('partition', ''), '')
-            cell.paper = paper.get((column.paper, run.label, TEST_SETS[column.test].folder, labelled))
+            if len(column.tests) == 1:
+                cell.paper = paper.get((column.paper, run.label, TEST_SETS[column.tests[0]].folder, labelled))
             cell.planned += 1
             if run.key in done:
                 cell.finished += 1
-                _add_scores(cell, done[run.key], column.test, network)
+                _add_scores(cell, done[run.key], column.tests, network)
     rows = list(dict.fromkeys(label for label, _ in cells))
     if not rows:
         raise ValueError(f'table {name!r}: no run of the description has the axes of any of its columns')
@@ -257,7 +261,16 @@ def to_rows(table: Table) -> list[list[Any]]:
             paper = cell.paper[place] if cell.paper else ''
             column = table.columns[index]
             rows.append(
-                [table.name, row, column.title, column.test, cell.network, metric, len(values), cell.planned]
+                [
+                    table.name,
+                    row,
+                    column.title,
+                    '+'.join(column.tests),
+                    cell.network,
+                    metric,
+                    len(values),
+                    cell.planned,
+                ]
                 + [*scores, paper, '' if values else cell.missing]
                 + _compared(compared if metric == 'dice' else None)
             )
@@ -274,26 +287,37 @@ def _read_description(description: dict[str, Any]) -> tuple[str, list[Column]]:
         )
     columns = []
     for column in description['columns']:
-        if column.get('test') not in TEST_SETS:
+        tests = column.get('test')
+        tests = tuple(map(str, tests if isinstance(tests, list) else [tests]))
+        if not tests or len(set(tests)) < len(tests) or not set(tests) <= TEST_SETS.keys():
             raise ValueError(
-                f'table {name!r}: the column {column} has no test set; test must be one of {", ".join(TEST_SETS)}'
+                f'table {name!r}: the column {column} has no test set; test must be one of {", ".join(TEST_SETS)}, '
+                'or a list of different ones'
             )
         axes = {key: str(value) for key, value in column.items() if key not in COLUMN_KEYS}
-        columns.append(Column(column.get('title', column['test']), column['test'], axes, column.get('paper')))
+        columns.append(Column(column.get('title', ' + '.join(tests)), tests, axes, column.get('paper')))
     return name, columns
 
 
-def _add_scores(cell: Cell, folder: Path, test: str, network: str) -> None:
-    by_network = json.loads((folder / RESULTS).read_text()).get(test, {})
-    by_network = {name: found[PROTOCOL] for name, found in by_network.items() if PROTOCOL in found}
+def _add_scores(cell: Cell, folder: Path, tests: tuple[str, ...], network: str) -> None:
+    """Add a run's mean over the images of all the sets, if it was scored on each of them."""
+    results = json.loads((folder / RESULTS).read_text())
+    by_network: dict[str, list[dict[str, float]]] = {}
+    for test in tests:
+        for name, found in results.get(test, {}).items():
+            if PROTOCOL in found:
+                by_network.setdefault(name, []).append(found[PROTOCOL])
+    by_network = {name: found for name, found in by_network.items() if len(found) == len(tests)}
     if not by_network:
         return
     cell.network = network if network in by_network else next(iter(by_network))
-    for metric, key in METRICS.items():
-        getattr(cell, metric).append(by_network[cell.network][key])
     with (folder / PER_IMAGE).open(newline='') as file:
-        rows = [row for row in csv.DictReader(file) if (row['set'], row['network']) == (test, cell.network)]
-    cell.images.append({row['image']: float(row['dice']) for row in rows})
+        rows = [row for row in csv.DictReader(file) if row['set'] in tests and row['network'] == cell.network]
+    counts = Counter(row['set'] for row in rows)
+    for metric, key in METRICS.items():
+        scores = [found[key] for found in by_network[cell.network]]
+        getattr(cell, metric).append(float(np.average(scores, weights=[counts[test] for test in tests])))
+    cell.images.append({f'{row["set"]}/{row["image"]}': float(row['dice']) for row in rows})
 
 
 def _has_paper(table: Table, index: int) -> bool:
