@@ -458,7 +458,7 @@ def test_nine_methods_fit():
     with style.paper_style():
         figure = style.picture_grid(pictures, titles, [['cju0qkwl35piu0993l0dewei2'] * 11])
     assert_nothing_is_clipped(figure)
-    assert len(set(map(style.color_of, range(8)))) == 8 and style.style_of(0) != style.style_of(8)
+    assert len(set(map(style.color_of, range(9)))) == 9 and style.style_of(0) != style.style_of(9)
 
 
 # The command

@@ -18,8 +18,8 @@ from matplotlib.patches import Patch
 WIDTH = 6.9
 DPI = 300
 TITLE_SIZE, NOTE_SIZE = 8, 6
-# Okabe and Ito's colours, which people with any colour vision tell apart.
-COLORS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#000000')
+# Okabe and Ito's colours, which people with any colour vision tell apart, and a grey: nine systems are compared.
+COLORS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#000000', '#999999')
 STYLES = ('-', '--', '-.', ':')
 
 # Text as text (TrueType), so that it can be searched and scales.
@@ -85,7 +85,7 @@ def save_figure(figure: Figure, out: str | Path) -> list[Path]:
 
 
 def color_of(index: int) -> str:
-    """The colour of the n-th method; they repeat after eight, with another line style."""
+    """The colour of the n-th method; nine differ, then they repeat with another line style."""
     return COLORS[index % len(COLORS)]
 
 
