@@ -194,7 +194,7 @@ def test_a_description_that_is_none(tmp_path):
 def test_the_shipped_descriptions_are_the_papers_tables(tmp_path):
     """Every number of the paper has its place, and every method its runs."""
     found, placed = {file.stem: read_experiment(file) for file in DESCRIPTIONS}, set()
-    assert set(found) == {'laptop', 'paper_table1', 'paper_table2', 'paper_table3'}
+    assert set(found) == {'laptop', 'laptop_ablation', 'paper_table1', 'paper_table2', 'paper_table3'}
     paper = read_paper()
     for number in (1, 2, 3):
         experiment = found[f'paper_table{number}']
@@ -208,6 +208,11 @@ def test_the_shipped_descriptions_are_the_papers_tables(tmp_path):
     eighth = [run for run in found['laptop'].distinct if run.axes['partition'] == 'eighth']
     seeds = {label: {run.seed for run in eighth if run.label == label} for label in METHODS.values()}
     assert all(seeds.values()) and all(seeds[label] == {0, 1, 2} for label in ('SupOnly', 'MT', 'U2PL', 'ACL-Net'))
+    ablation = found['laptop_ablation']
+    table = fill_table(ablation, ablation.tables[0], tmp_path)
+    assert len(table.rows) == 8 and table.columns[-1].tests == ('kvasir', 'clinicdb', 'cvc300')
+    full = {run.key for run in ablation.distinct if run.label == table.reference}
+    assert full == {run.key for run in eighth if run.label == 'ACL-Net'}, 'row V is ACL-Net: the runs are shared'
 
 
 # ------------------------------------------------------------------ which runs are the same
