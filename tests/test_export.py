@@ -32,7 +32,7 @@ from mmseg.apis import MMSegInferencer, inference_model, init_model
 config, weights, image, data, out = sys.argv[1:]
 model = init_model(config, weights, device='cpu')
 result = inference_model(model, image)
-found = MMSegInferencer(model=config, weights=weights, device='cpu', show_progress=False)(image, show=False)
+found = MMSegInferencer(model=config, weights=weights, device='cpu')(image, show=False)
 cfg = Config.fromfile(config)
 cfg.merge_from_dict({'work_dir': out, 'load_from': weights, 'test_dataloader.dataset.data_root': data,
                      'test_dataloader.dataset.img_suffix': '.png'})
