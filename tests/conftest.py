@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from mmengine.registry import DefaultScope, init_default_scope
@@ -21,10 +22,8 @@ def default_scope() -> None:
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
     """What a tool that runs in this process sets in the environment ends with its test."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope='session')

@@ -14,6 +14,7 @@ import torch
 from distributed_worker import run
 from mmengine.config import Config
 from steps import CONFIGS, batch, build, losses
+from tool_process import ROOT, tool_environment
 
 from mmseg_acl.engine import build_runner, distributed, load_config, read_checkpoint
 from mmseg_acl.engine.checkpoint import load_model_weights
@@ -21,7 +22,6 @@ from mmseg_acl.engine.distributed import prepare_cpus
 from mmseg_acl.models.semi import statistics
 from mmseg_acl.models.semi.statistics import average_statistics
 
-ROOT = Path(__file__).parents[1]
 METHODS = ('mean_teacher', 'aclnet', 'cac', 'psmt', 'u2pl', 'ael', 'eln', 'cafd')
 # Buffers that must have been filled, by the end of their names.
 BANKS = {
@@ -46,10 +46,9 @@ PER_IMAGE = {
 
 
 def environment(data: Path, *modules: Path, **more: str) -> dict:
-    settings = dict(os.environ, MMSEG_ACL_DATA=str(data), MMSEG_ACL_WEIGHTS='none', OMP_NUM_THREADS='1', **more)
-    settings.update(GLOO_SOCKET_IFNAME='lo', PYTHON=sys.executable)
+    settings = dict(tool_environment(data), GLOO_SOCKET_IFNAME='lo', PYTHON=sys.executable, **more)
     settings['PYTHONPATH'] = os.pathsep.join(map(str, [ROOT, *modules]))
-    for name in ('MMSEG_ACL_DEBUG', 'NNODES', 'PORT'):
+    for name in ('NNODES', 'PORT'):
         settings.pop(name, None)
     return settings
 

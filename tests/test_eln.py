@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from steps import SIDE, batch, build, losses
 
 from mmseg_acl.models.heads.error_localization import ErrorLocalizationNetwork, error_localization_loss
-from mmseg_acl.models.segmentors.eln import class_logits, label_loss, learns, pixel_contrast
+from mmseg_acl.models.losses import label_loss
+from mmseg_acl.models.segmentors.eln import class_logits, learns, pixel_contrast
 
 FOUR = {'segmentor.decode_head.num_classes': 4}
 SIGMOID = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from comparing import assert_same_run, same
 from killing import die_at
 from tool_process import ROOT, ToolProcess, run_tool
 
@@ -38,17 +39,6 @@ def config(method: str) -> Path:
 def logged(work_dir: Path) -> list[dict]:
     (file,) = sorted(work_dir.glob('*/vis_data/scalars.json'))[-1:]
     return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def same(a: object, b: object) -> bool:
-    """Equal to the last bit, whatever is nested in what."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def names(root: Path) -> Path:
@@ -101,9 +91,7 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     resumed = run_tool(*arguments, 'train_dataloader.num_workers=1', data=synthetic_root)
     assert 'resumed epoch' in resumed.stdout and 'NOTHING TO RESUME' not in resumed.stdout
-    unbroken, resumed = (read_checkpoint(folder / 'iter_8.pth') for folder in (whole, parts))
-    assert same(unbroken['state_dict'], resumed['state_dict'])
-    assert same(unbroken['optimizer'], resumed['optimizer'])
+    assert_same_run(whole / 'iter_8.pth', parts / 'iter_8.pth')
 
     out = tmp_path / 'out'
     run_tool(

@@ -16,8 +16,11 @@ import time
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
+# One thread: what one has started would not survive the fork.
+_SERVER = dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
 _context = multiprocessing.get_context('forkserver')
 
 
@@ -36,8 +39,7 @@ class ToolProcess:
         self, tool: str, *args: object, data: Path, weights: str = 'none', before: Callable[[], None] | None = None
     ) -> None:
         _start_server()
-        settings = dict(os.environ, **_settings(), MMSEG_ACL_DATA=str(data), MMSEG_ACL_WEIGHTS=weights)
-        settings.pop('MMSEG_ACL_DEBUG', None)
+        settings = tool_environment(data, weights)
         self._folder = tempfile.TemporaryDirectory()
         self.command = [str(ROOT / 'tools' / tool), *map(str, args)]
         outputs = [str(Path(self._folder.name, name)) for name in ('out', 'err')]
@@ -77,21 +79,18 @@ def run_tool(tool: str, *args: object, check: bool = True, **options) -> subproc
     return done
 
 
-def _settings() -> dict[str, str]:
-    """One thread: what one has started would not survive the fork."""
-    return dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
+def tool_environment(data: Path, weights: str = 'none') -> dict[str, str]:
+    """This process's environment, as a tool is to find it; the arguments are those of :class:`ToolProcess`."""
+    settings = dict(os.environ, **_SERVER, MMSEG_ACL_DATA=str(data), MMSEG_ACL_WEIGHTS=weights)
+    settings.pop('MMSEG_ACL_DEBUG', None)
+    return settings
 
 
 def _start_server() -> None:
     """Start the process that has imported the stack; it keeps the environment in which it starts."""
-    before = dict(os.environ)
-    os.environ.update(_settings())
-    try:
+    with patch.dict(os.environ, _SERVER):
         _context.set_forkserver_preload(['mmseg_acl.engine', 'mmseg_acl.evaluation', 'mmseg_acl.visualization'])
         forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _run(command: list[str], settings: dict, outputs: list[str], before: Callable[[], None] | None) -> None:

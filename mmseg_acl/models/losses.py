@@ -86,6 +86,19 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction='none')
 
 
+def label_loss(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Cross-entropy, mean over the pixels that are not ignored; 0 where all are.
+
+    Args:
+        logits: (B, C or 1, H, W).
+        labels: (B, H, W) class indices, 255 on ignored pixels.
+        weight: (B, H, W) of the pixels, not negative; None for 1.
+    """
+    known = labels != IGNORE
+    weight = known if weight is None else known * weight
+    return (weight * pixel_cross_entropy(logits, labels)).sum() / weight.sum().clamp(min=1)
+
+
 def pseudo_label_loss(logits: Tensor, prob: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """Consistency loss of Eq. 12: cross-entropy with the hard labels plus Dice with the soft ones.
 
@@ -99,7 +112,5 @@ def pseudo_label_loss(logits: Tensor, prob: Tensor, labels: Tensor, weight: Tens
     Returns:
         A scalar; 0, still connected to ``logits``, where every pixel is ignored.
     """
-    known = labels != IGNORE
-    weight = known.to(prob) if weight is None else known * weight
-    cross_entropy = (weight * pixel_cross_entropy(logits, labels)).sum() / weight.sum().clamp(min=1)
-    return cross_entropy + soft_dice_loss(probabilities(logits), prob, known.to(prob))
+    dice = soft_dice_loss(probabilities(logits), prob, (labels != IGNORE).to(prob))
+    return label_loss(logits, labels, weight) + dice

@@ -336,7 +336,7 @@ class PseudoLabelRefiner(nn.Module):
                 y = self.local.propagate(y, kernel, self.num_iters)
                 y = y / self.local.row_sum**self.num_iters
                 y = stages['low'] = self._restore(y, start, valid)
-        weight = (2 * y[:, 0] - 1).abs() if self.weighted and stages else None
+        weight = _certainty(y[:, 0]) if self.weighted and stages else None
         return Refinement(torch.cat([1 - y, y], dim=1), {name: stage[:, 0] for name, stage in stages.items()}, weight)
 
     def _joint_step(
@@ -361,7 +361,7 @@ class PseudoLabelRefiner(nn.Module):
         if self.ranged:
             y = _stretch(y, start, valid)
         if self.gated:
-            y = start.lerp(y, 1 - (2 * start - 1).abs())
+            y = start.lerp(y, 1 - _certainty(start))
         return y
 
     def _check(
@@ -391,6 +391,11 @@ class PseudoLabelRefiner(nn.Module):
 
 def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
     return None if tensor is None else tuple(tensor.shape)
+
+
+def _certainty(p_fg: Tensor) -> Tensor:
+    """0 where a foreground probability is one half, 1 where it is 0 or 1."""
+    return (2 * p_fg - 1).abs()
 
 
 def _aggregate(y: Tensor, affinity: Tensor, grid: tuple[int, int]) -> Tensor:

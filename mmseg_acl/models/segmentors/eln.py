@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_acl.models.heads.error_localization import error_localization_loss
-from mmseg_acl.models.losses import no_loss, pixel_cross_entropy
+from mmseg_acl.models.losses import label_loss, no_loss
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor, without_weights
 from mmseg_acl.models.semi.contrast import info_nce
 from mmseg_acl.models.semi.feature_tap import FeatureTap
@@ -262,11 +262,6 @@ def class_logits(logits: Tensor) -> Tensor:
     """
     logits = logits.float()
     return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
-
-
-def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of (B, C or 1, H, W) logits, mean over labels (B, H, W) that are not 255; 0 where all are."""
-    return pixel_cross_entropy(logits, labels).sum() / (labels != IGNORE).sum().clamp(min=1)
 
 
 def pixel_contrast(anchors: Tensor, anchor_labels: Tensor, keys: Tensor, key_labels: Tensor, tau: float) -> Tensor:
