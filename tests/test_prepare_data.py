@@ -358,6 +358,19 @@ def test_damaged_zips_and_other_sources(tmp_path):
         prepare.prepare([put(tmp_path / 'mine', ['x'], (20, 20))], tmp_path / 'root')
 
 
+@pytest.mark.parametrize('method', [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_is_named_however_it_is_compressed(method, tmp_path):
+    path, member = tmp_path / 'data.zip', 'Kvasir-SEG/images/a.jpg'
+    with zipfile.ZipFile(path, 'w', method) as archive:
+        archive.writestr(member, np.random.default_rng(0).integers(0, 50, 20_000, np.uint8).tobytes())
+    data = bytearray(path.read_bytes())
+    data[3000:3200] = b'\xff' * 200
+    path.write_bytes(data)
+    download = downloads.Download(path)
+    with pytest.raises(ValueError, match=rf'is damaged at {member} .*download it again'):
+        download.fetch(download.members[0], tmp_path)
+
+
 # The command
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python built without it; zipfile then says so itself, in a RuntimeError
+    LZMAError = zipfile.BadZipFile
 
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES
 
@@ -15,6 +19,8 @@ from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES
 MAX_MEMBERS = 100_000
 MAX_MEMBER_BYTES = 64 << 20
 MAX_BYTES = 16 << 30
+# What a damaged member may raise: zipfile's own errors, and those of deflate, bzip2 (OSError) and LZMA.
+_UNREADABLE = (zipfile.BadZipFile, EOFError, RuntimeError, zlib.error, OSError, LZMAError)
 
 
 class Download:
@@ -68,10 +74,10 @@ class Download:
         file = scratch / f'{self._num_unpacked}{member.suffix.lower()}'
         try:
             # Reads no more than the size that was checked.
-            with self._zip.open(self._infos[member]) as source, open(file, 'wb') as target:
-                shutil.copyfileobj(source, target)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
+            content = self._zip.read(self._infos[member])
+        except _UNREADABLE as error:
             raise ValueError(f"'{self.path}' is damaged at {member} ({error}): download it again") from error
+        file.write_bytes(content)
         return file
 
 
