@@ -241,6 +241,16 @@ def test_a_labelled_view():
     assert 'hidden_sem_seg' not in sample
 
 
+@pytest.mark.parametrize('mirrored', [np.s_[:, ::-1], np.s_[::-1], np.s_[::-1, ::-1], np.s_[1:-2, 3:-1]])
+def test_a_view_of_a_flipped_or_cropped_image(mirrored):
+    image = colour_image()[mirrored]  # as mmcv's RandomFlip and RandomCrop leave it, not contiguous
+    flipped = dict(labelled_results(), img=image, gt_seg_map=square_mask()[mirrored], img_shape=image.shape[:2])
+    out = Views(weak=[], strong=[lambda results: dict(results, img=255 - results['img'][:, ::-1])])(flipped)
+    np.testing.assert_array_equal(out['inputs']['weak'].numpy(), image.transpose(2, 0, 1))
+    np.testing.assert_array_equal(out['inputs']['strong'].numpy(), 255 - image[:, ::-1].transpose(2, 0, 1))
+    np.testing.assert_array_equal(out['data_samples']['weak'].gt_sem_seg.data[0].numpy(), square_mask()[mirrored])
+
+
 def test_views_start_from_copies():
     def blacken(results):
         results['img'][:] = 0

@@ -240,16 +240,17 @@ class Views(BaseTransform):
             `hidden_sem_seg` where the pipeline has loaded or made these maps.
         """
         packed = {'inputs': {}, 'data_samples': {}}
+        image = _unmirrored(results['img'])
         for name, transforms in self.views.items():
             # Colours touch the image alone, so the views can share the maps.
-            view = transforms(dict(results, img=results['img'].copy()))
-            one = self.pack(view)
-            sample = one['data_samples']
+            view = transforms(dict(results, img=image.copy()))
+            planes = _planes(view.pop('img'))
+            sample = self.pack(view)['data_samples']
             if 'valid_map' in view:
                 sample.valid = _pixel_data(view['valid_map'] == 1)
             if 'hidden_seg_map' in view:
                 sample.hidden_sem_seg = _pixel_data(view['hidden_seg_map'].astype(np.int64))
-            packed['inputs'][name] = one['inputs']
+            packed['inputs'][name] = planes
             packed['data_samples'][name] = sample
         return packed
 
@@ -271,6 +272,25 @@ def branch_collate(batch: Sequence[dict]) -> dict:
             for name, value in sample[key].items():
                 views.setdefault(name, []).append(value)
     return collated
+
+
+def _unmirrored(image: np.ndarray) -> np.ndarray:
+    """The same image, contiguous.
+
+    A flip by NumPy is a view that runs backwards, which NumPy then copies pixel by pixel; OpenCV flips by rows,
+    hundreds of times as fast.
+    """
+    if image.strides[1] < 0:
+        return cv2.flip(image[:, ::-1], 1)
+    return np.ascontiguousarray(image)
+
+
+def _planes(image: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) as a tensor (3, H, W), several times as fast as a permutation."""
+    image = _unmirrored(image)
+    planes = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
+    cv2.split(image, list(planes))
+    return torch.from_numpy(planes)
 
 
 def _pixel_data(array: np.ndarray) -> PixelData:
