@@ -9,7 +9,8 @@ import torch
 from mmengine.runner.checkpoint import load_state_dict
 from steps import SIDE, batch, build, losses, train
 
-from mmseg_acl.models.semi.pseudo_label import probabilities
+from mmseg_acl.models.losses import affinity_loss, pseudo_label_loss
+from mmseg_acl.models.semi.pseudo_label import hard_labels, probabilities
 from mmseg_acl.models.semi.rampup import sigmoid_rampup
 
 # ------------------------------------------------------------------ the base
@@ -151,9 +152,6 @@ def test_every_row_of_the_ablation_trains(row):
 
 def test_row_one_is_plain_self_training_on_the_teachers_labels():
     """Without components, loss_con is cross-entropy + Dice with the teacher's own labels."""
-    from mmseg_acl.models.losses import pseudo_label_loss
-    from mmseg_acl.models.semi.pseudo_label import hard_labels
-
     changes = dict(ROWS['I'], **{'segmentor.decode_head.dropout_ratio': 0, 'cutmix': dict(prob=0.0)})
     model = build('aclnet', **changes)
     train(model, 4)
@@ -165,6 +163,41 @@ def test_row_one_is_plain_self_training_on_the_teachers_labels():
     logits = model.student.encode_decode(views['unsup_strong'], [dict(img_shape=(SIDE, SIDE))] * 3)
     labels = hard_labels(prob, torch.ones(3, SIDE, SIDE, dtype=torch.bool))
     torch.testing.assert_close(found['loss_con'], 0.5 * pseudo_label_loss(logits, prob, labels))
+
+
+def test_affinities_of_labelled_images_are_taught_by_their_masks():
+    """loss_aff is the loss of the student's map on the labelled views; a cell on a boundary or unknown has no say."""
+    model = build('aclnet', lambda_aff=2.0, **{'segmentor.decode_head.dropout_ratio': 0})
+    train(model, 4)
+    model.eval()
+    data = batch(seed=5)
+    for sample in data['data_samples']['sup']:
+        sample.gt_sem_seg.data[:, :12] = 255
+    found = losses(model, data, iteration=4)
+
+    pure = torch.zeros(2, 3, SIDE // 8, SIDE // 8, dtype=torch.bool)
+    for i, sample in enumerate(data['data_samples']['sup']):
+        for y in range(SIDE // 8):
+            for x in range(SIDE // 8):
+                cell = sample.gt_sem_seg.data[0, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8]
+                known = (cell != 255).float().mean() >= 0.5
+                pure[1, i, y, x] = known and (cell == 1).float().mean() > 0.9
+                pure[0, i, y, x] = known and (cell == 1).float().mean() < 0.1
+    assert pure.flatten(1).any(1).all() and not pure[:, :, 0].any()
+    views = model.data_preprocessor(data, training=True)['inputs']
+    with model.student_tap:
+        model.student(torch.cat([views['sup'], views['unsup_strong']]))
+    feature = model._on_grid(model.student_tap.pop(), views['sup'])[:3]
+    seen = torch.ones(3, SIDE // 8, SIDE // 8, dtype=torch.bool)
+    seen[:, 0] = False  # the second row of cells is half known
+    expected = affinity_loss(model.affinity_head(feature, seen.flatten(1)).map, *pure.flatten(2).flip(0))
+    torch.testing.assert_close(found['loss_aff'], 2 * expected)
+
+
+def test_the_loss_of_labelled_affinities_falls_and_is_part_of_the_contrast():
+    history = [step['loss_aff'] for step in train(build('aclnet', lambda_aff=2.0), 40)[2:]]
+    assert 0 < sum(history[-5:]) < 0.8 * sum(history[:5])
+    assert 'loss_aff' not in train(build('aclnet', lambda_aff=2.0, **ROWS['I']), 4)[-1]
 
 
 def test_refinement_waits_for_the_affinity():

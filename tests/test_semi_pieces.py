@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_acl.models.losses import PolypDiceLoss, pseudo_label_loss, soft_dice_loss
+from mmseg_acl.models.losses import PolypDiceLoss, affinity_loss, pseudo_label_loss, soft_dice_loss
 from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.models.semi.joint_pass import joint_pass, sum_losses, take
 from mmseg_acl.models.semi.mixing import CutMix, mix
@@ -327,3 +327,61 @@ def test_take_slices_nested_outputs():
     x = torch.arange(4)
     out = take([x, (x, {'a': x}), 'name'], slice(1, 3))
     assert out[0].tolist() == out[1][0].tolist() == out[1][1]['a'].tolist() == [1, 2] and out[2] == 'name'
+
+
+# ------------------------------------------------------------------ affinities of labelled images
+
+
+def known_pixels(*labels: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Foreground and background from 1, 0 and, where a pixel is unknown, -1."""
+    labels = torch.tensor(labels)
+    return labels == 1, labels == 0
+
+
+def slow_affinity_loss(affinity: torch.Tensor, foreground: torch.Tensor, background: torch.Tensor) -> float:
+    images = []
+    for image, fg, bg in zip(affinity.tolist(), foreground.tolist(), background.tolist(), strict=True):
+        costs = {'both': [0.0, 0], 'none': [0.0, 0], 'one': [0.0, 0]}
+        for i in range(len(fg)):
+            for j in range(len(fg)):
+                if fg[i] and fg[j]:
+                    kind, cost = 'both', -math.log(image[i][j])
+                elif bg[i] and bg[j]:
+                    kind, cost = 'none', -math.log(image[i][j])
+                elif (fg[i] and bg[j]) or (bg[i] and fg[j]):
+                    kind, cost = 'one', -math.log(1 - image[i][j])
+                else:
+                    continue
+                costs[kind][0] += cost
+                costs[kind][1] += 1
+        mean = {kind: total / count if count else 0 for kind, (total, count) in costs.items()}
+        images.append(mean['both'] / 4 + mean['none'] / 4 + mean['one'] / 2)
+    return sum(images) / len(images)
+
+
+def random_affinity(images: int, pixels: int) -> torch.Tensor:
+    logits = torch.randn(images, pixels, pixels, dtype=torch.double, generator=torch.Generator().manual_seed(3))
+    return (logits + logits.transpose(1, 2)).sigmoid()
+
+
+def test_affinity_loss_against_loops():
+    known = known_pixels([1, 0, 0, -1, 1, 0], [0, 0, 0, 0, -1, 0], [1, 1, 1, 1, 1, 1], [-1] * 6)
+    affinity = random_affinity(4, 6)
+    assert affinity_loss(affinity, *known).item() == pytest.approx(slow_affinity_loss(affinity, *known), rel=1e-12)
+    torch.autograd.gradcheck(lambda a: affinity_loss(a, *known), affinity.requires_grad_())
+
+
+def test_affinity_loss_wants_ones_within_a_class_and_zeros_between_classes():
+    foreground, background = known_pixels([1, 1, 0, 0])
+    truth = (foreground[:, :, None] == foreground[:, None]).float()
+    assert affinity_loss(truth, foreground, background) < 1e-6
+    wrong = (1 - truth).requires_grad_()
+    loss = affinity_loss(wrong, foreground, background)
+    loss.backward()
+    assert 10 < loss < 20 and wrong.grad.isfinite().all()  # bounded where the map is sure and wrong
+
+
+def test_affinity_loss_counts_few_foreground_pixels_as_much_as_many_background_ones():
+    blurred = torch.full((1, 10, 10), 0.5)
+    few, many = (affinity_loss(blurred, *known_pixels([1] * n + [0] * (10 - n))) for n in (1, 5))
+    torch.testing.assert_close(few, many)

@@ -1,12 +1,16 @@
-"""Losses on labels and on pseudo-labels (Eqs 12 and 14)."""
+"""Losses on labels and on pseudo-labels (Eqs 12 and 14), and on affinities of labelled images."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_acl.models.semi.pseudo_label import IGNORE, probabilities
+
+# Bounds the cost of a pair that the affinity is sure of, and wrong.
+_SURE = 1e-6
 
 
 def soft_dice_loss(prob: Tensor, target: Tensor, weight: Tensor, smooth: float = 1.0) -> Tensor:
@@ -114,3 +118,32 @@ def pseudo_label_loss(logits: Tensor, prob: Tensor, labels: Tensor, weight: Tens
     """
     dice = soft_dice_loss(probabilities(logits), prob, (labels != IGNORE).to(prob))
     return label_loss(logits, labels, weight) + dice
+
+
+def affinity_loss(affinity: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
+    """Cross-entropy of an affinity map with "both are of one class", where the classes are known.
+
+    A quarter of the mean over pairs of foreground pixels, a quarter of that over pairs of background pixels, and half
+    of that over pairs of both (Ahn and Kwak, CVPR 2018): counted alike, the few foreground pairs would not matter. An
+    image that lacks a kind of pair adds nothing for it.
+
+    Args:
+        affinity: (B, N, N) in (0, 1), symmetric.
+        foreground: (B, N) bool, pixels known to be foreground.
+        background: (B, N) bool, pixels known to be background.
+
+    Returns:
+        The mean over images.
+    """
+    fg, bg = foreground.to(affinity), background.to(affinity)
+    together = -affinity.clamp(min=_SURE).log()
+    apart = -(1 - affinity).clamp(min=_SURE).log()
+    return (
+        _pair_mean(together, fg, fg) / 4 + _pair_mean(together, bg, bg) / 4 + _pair_mean(apart, fg, bg) / 2
+    ).mean()
+
+
+def _pair_mean(cost: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Mean of (B, N, N) costs over the pairs of two (B, N) sets; 0 where there is none."""
+    total = torch.einsum('bij,bi,bj->b', cost, rows, columns)
+    return total / (rows.sum(1) * columns.sum(1)).clamp(min=1)

@@ -11,13 +11,16 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_acl.models.heads.affinity_head import Affinity
-from mmseg_acl.models.losses import pseudo_label_loss
+from mmseg_acl.models.losses import affinity_loss, pseudo_label_loss
 from mmseg_acl.models.refinement import Refinement
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
 from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.models.semi.mixing import CutMix, mix
-from mmseg_acl.models.semi.pseudo_label import hard_labels, probabilities
+from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities
 from mmseg_acl.models.semi.teacher import freeze
+
+# A labelled cell with this share of one class counts as that class.
+_PURE = 0.9
 
 
 class Inspection(NamedTuple):
@@ -59,6 +62,8 @@ class ACLNet(SemiSupervisedSegmentor):
         cutmix: Arguments of :class:`~mmseg_acl.models.semi.mixing.CutMix`.
         lambda_con: Weight of the consistency loss (Eq. 12).
         lambda_tra: Weight of the contrastive loss (Eq. 4).
+        lambda_aff: Weight of :func:`~mmseg_acl.models.losses.affinity_loss` of the student's map (Eq. 1) on labelled
+            images, a part of AC. The paper has no such loss (0).
         threshold: Pixels of a less confident pseudo-label are ignored, in [0, 1).
         feature_source: ``'head'`` for the feature before the classifier, or the index of a backbone's output.
         feature_stride: Stride at which affinities are computed; features are resized to it.
@@ -84,6 +89,7 @@ class ACLNet(SemiSupervisedSegmentor):
         cutmix: dict | None = None,
         lambda_con: float = 0.5,
         lambda_tra: float = 0.5,
+        lambda_aff: float = 0.0,
         threshold: float = 0.0,
         feature_source: str | int = 'head',
         feature_stride: int = 8,
@@ -121,12 +127,12 @@ class ACLNet(SemiSupervisedSegmentor):
         self.refine_after = refine_after
 
         self.cutmix = CutMix(**dict(cutmix or {}, stride=feature_stride))
-        self.lambda_con, self.lambda_tra = lambda_con, lambda_tra
+        self.lambda_con, self.lambda_tra, self.lambda_aff = lambda_con, lambda_tra, lambda_aff
         self.threshold = threshold
         self.feature_stride = feature_stride
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """``loss_seg`` (Eq. 14), ``loss_con`` (Eq. 12), ``loss_tra`` (Eq. 4), and scalars to be watched."""
+        """``loss_seg`` (Eq. 14), ``loss_con`` (12), ``loss_tra`` (4), ``loss_aff``, and scalars to be watched."""
         # The teacher labels the weak view; everything is then mixed with one geometry.
         with self.teacher_tap if self.uses_affinity else nullcontext():
             prob = probabilities(self.run_teacher(batch.weak))
@@ -141,10 +147,15 @@ class ACLNet(SemiSupervisedSegmentor):
         if self.uses_affinity:
             with torch.no_grad():
                 teacher = self.affinity_teacher(mix(self._on_grid(self.teacher_tap.pop(), weak), boxes), seen)
-            student = self.affinity_head(self._on_grid(self.student_tap.pop()[-len(strong) :], weak), seen)
+            features = self._on_grid(self.student_tap.pop(), weak)
+            student = self.affinity_head(features[-len(strong) :], seen)
         if self.acl_head is not None:
             found = self.acl_head(student, teacher, p_fg, seen)
             losses.update(found, loss_tra=self.lambda_tra * found['loss_tra'])
+            if self.lambda_aff:
+                losses['loss_aff'] = self.lambda_aff * self.labelled_affinity_loss(
+                    features[: -len(strong)], batch.samples
+                )
             if self.use_aggregation:
                 self.caa_head.update(self.acl_head.bank, self.iteration)
 
@@ -154,6 +165,21 @@ class ACLNet(SemiSupervisedSegmentor):
         labels = hard_labels(prob, valid, self.threshold)
         losses['loss_con'] = self.lambda_con * pseudo_label_loss(logits, prob, labels, weight)
         return losses
+
+    def labelled_affinity_loss(self, features: Tensor, samples: list) -> Tensor:
+        """How far the student's affinity of labelled images is from what their masks say of each pair of pixels.
+
+        Cells that a polyp's boundary crosses say nothing.
+
+        Args:
+            features: (B, C, h, w) of the student, on the grid of the affinity.
+            samples: B data samples with ``gt_sem_seg``.
+        """
+        truth = torch.cat([sample.gt_sem_seg.data for sample in samples])
+        prob = torch.stack([truth == 0, truth == 1], dim=1).to(features)
+        foreground, known = self._pixels(prob, truth != IGNORE)
+        affinity = self.affinity_head(features, known)
+        return affinity_loss(affinity.map, known & (foreground > _PURE), known & (foreground < 1 - _PURE))
 
     @torch.no_grad()
     def refine(
