@@ -47,6 +47,12 @@ def test_a_part_is_measured_and_written(tmp_path, monkeypatch, capsys):
     assert content['title'] in capsys.readouterr().out
 
 
+def test_a_step_needs_two_images(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        benchmark_speed.main(['--parts', 'step', '--images', '1', '--out', str(tmp_path)])
+    assert '--images 1: ' in capsys.readouterr().err
+
+
 def test_a_part_that_lacks_something_is_skipped(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv('MMSEG_ACL_DATA', raising=False)
     threads = torch.get_num_threads()

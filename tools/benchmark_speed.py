@@ -42,15 +42,17 @@ def main(argv: list[str] | None = None) -> None:
         choices=list(step.TRACKS),
         default=[128],
         help='inputs of the part step: 128 (MobileNetV2, default) and 384 (ResNet-50, where a step '
-        'takes about a minute on one core and all of it half an hour; --images 1 a quarter)',
+        'takes about a minute on one core and all of it half an hour; --images 2 half of that)',
     )
     parser.add_argument(
         '--images',
         type=int,
         default=step.IMAGES,
-        help=f'labelled images a step, and as many unlabelled ones (default {step.IMAGES})',
+        help=f'labelled images a step, at least 2, and as many unlabelled ones (default {step.IMAGES})',
     )
     args = parser.parse_args(argv)
+    if args.images < 2:
+        parser.error(f'--images {args.images}: batch normalization after global pooling needs at least 2 images')
     torch.set_num_threads(args.threads)
     for part in args.parts:
         print(f'measuring {part} ...', flush=True)
