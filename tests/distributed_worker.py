@@ -17,7 +17,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmseg_acl.engine import build_runner, load_config, train
+from mmseg_acl.engine import build_runner, leave_processes, load_config, train
 from mmseg_acl.models.semi.wrapping import unwrapped
 
 CONFIGS = Path(__file__).parent / 'configs'
@@ -69,6 +69,7 @@ def main() -> None:
         except Exception:  # the other cases are to be seen as well
             found = dict(error=traceback.format_exc())
         torch.save(found, out / f'{name}_{os.environ["RANK"]}.pth')
+    leave_processes()
 
 
 if __name__ == '__main__':

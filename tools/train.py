@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmseg_acl.engine import OptionsAction, build_runner, load_config, train, user_errors
+from mmseg_acl.engine import OptionsAction, build_runner, leave_processes, load_config, train, user_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,6 +49,7 @@ def main() -> None:
             resume=args.resume,
         )
         train(build_runner(config))
+        leave_processes()
 
 
 if __name__ == '__main__':

@@ -25,6 +25,17 @@ class DistributedRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
 
+def leave_processes() -> None:
+    """End the talk with the other processes, once all of them are done.
+
+    An interpreter that ends with gloo's threads still running now and then aborts, and torchrun then calls a finished
+    run failed.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def prepare_cpus(config: Config) -> None:
     """Have the processes of a distributed run talk over gloo and keep their models on the CPU, if there is no GPU.
 
