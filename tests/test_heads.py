@@ -375,8 +375,9 @@ def test_permuting_the_batch_permutes_the_result():
     part = head.regions(student.map[order], teacher.map[order], p_fg[order])
     for one, two in zip(whole, part, strict=True):
         torch.testing.assert_close(one[order], two)
-    aggregated = caa(student.vectors, teacher.vectors)
-    torch.testing.assert_close(aggregated[order], caa(student.vectors[order], teacher.vectors[order]))
+    aggregated = caa(student, teacher)
+    shuffled = [Affinity(whole.map[order], whole.vectors[order]) for whole in (student, teacher)]
+    torch.testing.assert_close(aggregated[order], caa(*shuffled))
     network = AffinityHead(4, channels=4)
     features = torch.randn(3, 4, 3, 3)
     for one, two in zip(network(features), network(features[order]), strict=True):
@@ -393,24 +394,31 @@ def with_clusters(head, dim, count):
     return head
 
 
-def reference_caa(student, teacher, clusters, tau, temperature):
-    """Eqs 7 and 8 for one image; every part of E centred and of length one."""
-    assignment = torch.tensor([softmax([cosine(z, h) / tau for h in clusters]) for z in student], dtype=torch.float64)
-    context = assignment @ clusters
-    context = context - context.mean(0)
-    enriched = [z / length(z) + c / length(c) for z, c in zip(student, context, strict=True)]
-    joined = [torch.cat([z / length(z), e / length(e)]) for z, e in zip(teacher, enriched, strict=True)]
-    rows = [softmax([cosine(a, b) / temperature for b in joined]) for a in joined]
-    return assignment, torch.tensor(rows, dtype=torch.float64)
+def normalised(row):
+    return [value / sum(row) for value in row]
+
+
+def reference_caa(student, teacher, vectors, clusters, tau):
+    """Eqs 7 and 8 for one image: maps (N, N) of both networks, vectors (N, d) of the student; no clusters, no S."""
+    pixels = range(len(student))
+    rows = [normalised([student[i, j].item() + teacher[i, j].item() for j in pixels]) for i in pixels]
+    if clusters is None:
+        return None, torch.tensor(rows, dtype=torch.float64)
+    shares = [softmax([cosine(z, h) / tau for h in clusters]) for z in vectors]
+    across = [
+        normalised([sum(a * b for a, b in zip(shares[i], shares[j], strict=True)) for j in pixels]) for i in pixels
+    ]
+    joined = [[(a + b) / 2 for a, b in zip(rows[i], across[i], strict=True)] for i in pixels]
+    return tuple(torch.tensor(table, dtype=torch.float64) for table in (shares, joined))
 
 
 def test_aggregation_is_that_of_the_loops():
     student, teacher = affinities()
-    head = with_clusters(CAAHead(dim=4, num_clusters=3, tau=0.4, temperature=0.3), 4, 3)
+    head = with_clusters(CAAHead(dim=4, num_clusters=3, tau=0.4), 4, 3)
     assignment = head.assign(student.vectors)
-    aggregated = head(student.vectors, teacher.vectors)
+    aggregated = head(student, teacher)
     for b in range(2):
-        expected = reference_caa(student.vectors[b], teacher.vectors[b], head.clusters, 0.4, 0.3)
+        expected = reference_caa(student.map[b], teacher.map[b], student.vectors[b], head.clusters, 0.4)
         torch.testing.assert_close(assignment[b], expected[0])
         torch.testing.assert_close(aggregated[b], expected[1])
     ones = torch.ones(2, 9, dtype=torch.float64)
@@ -418,15 +426,24 @@ def test_aggregation_is_that_of_the_loops():
     torch.testing.assert_close(aggregated.sum(-1), ones)
 
 
-def test_without_clusters_student_and_teacher_stand_alone():
+def test_without_clusters_the_maps_stand_alone():
     student, teacher = affinities()
-    aggregated = CAAHead(dim=4, temperature=0.2)(student.vectors, teacher.vectors)
+    aggregated = CAAHead(dim=4)(student, teacher)
     for b in range(2):
-        pairs = list(zip(teacher.vectors[b], student.vectors[b], strict=True))
-        vectors = [torch.cat([t / length(t), s / length(s)]) for t, s in pairs]
-        rows = [softmax([cosine(a, c) / 0.2 for c in vectors]) for a in vectors]
-        expected = torch.tensor(rows, dtype=torch.float64)
-        torch.testing.assert_close(aggregated[b], expected)
+        torch.testing.assert_close(aggregated[b], reference_caa(student.map[b], teacher.map[b], None, None, None)[1])
+
+
+def test_pixels_of_the_same_clusters_are_drawn_together():
+    """Two pixels that their image tells nothing of, but that other images put into one cluster."""
+    clusters = torch.eye(4, dtype=torch.float64)[:2]
+    vectors = clusters[torch.tensor([0, 1, 0])][None]
+    flat = Affinity(torch.full((1, 3, 3), 0.5, dtype=torch.float64), vectors)
+    head = CAAHead(dim=4, num_clusters=2, tau=0.1).double()
+    assert torch.allclose(head(flat, flat), torch.full((1, 3, 3), 1 / 3, dtype=torch.float64))
+    head.clusters.copy_(clusters)
+    head.has_clusters.fill_(True)
+    first = head(flat, flat)[0, 0]
+    assert first[2] == first[0] > first[1]
 
 
 def test_no_row_looks_at_padding():
@@ -434,11 +451,11 @@ def test_no_row_looks_at_padding():
     valid = torch.ones(2, 9, dtype=torch.bool)
     valid[:, 5:] = False
     head = with_clusters(CAAHead(dim=4, num_clusters=3), 4, 3)
-    aggregated = head(student.vectors, teacher.vectors, valid)
+    aggregated = head(student, teacher, valid)
     assert aggregated[:, :, 5:].abs().max() == 0
-    inner = head(student.vectors[:, :5], teacher.vectors[:, :5])
-    torch.testing.assert_close(aggregated[:, :5, :5], inner)
-    assert head(student.vectors, teacher.vectors, ~valid & valid).isfinite().all()
+    inner = [Affinity(whole.map[:, :5, :5], whole.vectors[:, :5]) for whole in (student, teacher)]
+    torch.testing.assert_close(aggregated[:, :5, :5], head(*inner))
+    assert head(student, teacher, ~valid & valid).isfinite().all()
 
 
 def test_clusters_follow_the_bank():
@@ -463,7 +480,7 @@ def test_clusters_follow_the_bank():
 
 def test_aggregation_carries_no_gradient():
     student, teacher = affinities()
-    assert not CAAHead(dim=4)(student.vectors.requires_grad_(), teacher.vectors).requires_grad
+    assert not CAAHead(dim=4)(Affinity(student.map.requires_grad_(), student.vectors), teacher).requires_grad
 
 
 # What must never give NaN
@@ -495,7 +512,7 @@ def test_everything_is_finite(vectors, autocast, content, p_fg):
             teacher = Affinity(*student).detach()
             out = head(student, teacher, prob.bfloat16() if autocast else prob)
             caa.update(head.bank, step)
-            aggregated = caa(student.vectors, teacher.vectors)
+            aggregated = caa(student, teacher)
             assert student.map.dtype == torch.float32
     out['loss_tra'].backward()
     for name, value in out.items():
@@ -539,7 +556,7 @@ def test_reliable_is_either_region():
         (lambda: ACLHead(4, bank_size=10, min_keys=11), 'min_keys is 11'),
         (lambda: ACLHead(4, num_anchors=0), 'num_anchors is 0'),
         (lambda: CAAHead(4, interval=0), 'interval is 0'),
-        (lambda: CAAHead(4, temperature=0), 'temperature is 0'),
+        (lambda: CAAHead(4, tau=0), 'tau is 0'),
         (lambda: CAAHead(4, max_keys=5), 'max_keys is 5'),
     ],
 )

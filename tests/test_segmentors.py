@@ -200,6 +200,20 @@ def test_the_loss_of_labelled_affinities_falls_and_is_part_of_the_contrast():
     assert 'loss_aff' not in train(build('aclnet', lambda_aff=2.0, **ROWS['I']), 4)[-1]
 
 
+def test_affinities_are_taught_during_the_warm_up_too():
+    """The same loss on the labelled views alone, and nothing else of ACL-Net yet."""
+    model = build('aclnet', lambda_aff=2.0)
+    model.eval()
+    data = batch(seed=5)
+    found = losses(model, data, iteration=0)
+    assert {name for name in found if name.startswith('loss')} == {'loss_seg', 'loss_aff'}
+    views = model.data_preprocessor(data, training=True)['inputs']
+    with model.student_tap:
+        model.student(views['sup'])
+    feature = model._on_grid(model.student_tap.pop(), views['sup'])
+    torch.testing.assert_close(found['loss_aff'], model.labelled_affinity_loss(feature, data['data_samples']['sup']))
+
+
 def test_refinement_waits_for_the_affinity():
     model = build('aclnet', refine_after=3)
     assert [model.before_step(i) or model.refining for i in range(7)] == [False] * 5 + [True] * 2

@@ -41,9 +41,9 @@ SETTINGS = {
     **{f'LA, {n} iterations': Setting(dict(LOW, num_iters=n)) for n in (1, 3, 5, 10, 20, 40)},
     'LA, 10 iterations, not gated': Setting(dict(LOW, num_iters=10, gated=False)),
     'LA, 10 iterations, range not restored': Setting(dict(LOW, num_iters=10, ranged=False)),
-    **{f'HA, temperature {t}': Setting(HIGH, dict(temperature=t)) for t in (0.05, 0.1, 0.2)},
-    **{f'HA without AG, temperature {t}': Setting(HIGH, dict(NO_CLUSTERS, temperature=t)) for t in (0.05, 0.1, 0.2)},
-    'HA as configured, not gated': Setting(dict(HIGH, gated=False)),
+    'HA': Setting(HIGH),
+    'HA without AG': Setting(HIGH, NO_CLUSTERS),
+    'HA, not gated': Setting(dict(HIGH, gated=False)),
     'joint, 3 iterations': Setting(dict(schedule='joint', num_iters=3)),
 }
 

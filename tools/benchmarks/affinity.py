@@ -82,7 +82,7 @@ class Parts:
 
     def aggregate(self) -> Tensor:
         """Aggregation over clusters."""
-        return self.caa(*(affinity.vectors.detach() for affinity in self.found))
+        return self.caa(*self.found)
 
     def cluster(self) -> None:
         """One run of k-means, from the last clusters on."""
@@ -92,7 +92,7 @@ class Parts:
         """All of it as a step runs it, for its memory."""
         student, teacher = self.student_head(self.features), self.teach()
         loss = self.acl(student, teacher, self.p_fg)['loss_tra']
-        self.caa(student.vectors, teacher.vectors)
+        self.caa(student, teacher)
         loss.backward()
 
 

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg_acl.models.heads.affinity_head import centre
+from mmseg_acl.models.heads.affinity_head import Affinity
 from mmseg_acl.models.semi.contrast import unit
 from mmseg_acl.models.semi.kmeans import cosine_kmeans
 from mmseg_acl.models.semi.memory_bank import MemoryBank
@@ -17,8 +17,7 @@ from mmseg_acl.models.semi.precision import full_precision
 
 @MODELS.register_module()
 class CAAHead(BaseModule):
-    """Affinity between the pixels of an image, seen through clusters of the memory bank (Eqs 7 and
-    8).
+    """Affinity between the pixels of an image, joined with what clusters of the memory bank say (Eqs 7 and 8).
 
     It lies on the way of the pseudo-labels, which carries no gradient, and has no parameters. Its
     clusters H are buffers.
@@ -27,14 +26,13 @@ class CAAHead(BaseModule):
         dim: Length of the affinity vectors and of the bank's keys.
         num_clusters: k of the k-means.
         tau: Temperature of the assignment, Eq. 7.
-        temperature: Of the row softmax that turns cosines into the affinity of Eq. 8.
         interval: Iterations between two runs of k-means.
         lloyd_steps: Steps of one run; it starts from the clusters of the last.
         max_keys: Most keys of the bank that one run looks at.
         init_cfg: Passed to mmengine's ``BaseModule``.
 
     Raises:
-        ValueError: A number below 1, or a temperature not above 0.
+        ValueError: A number below 1, or ``tau`` not above 0.
     """
 
     def __init__(
@@ -42,7 +40,6 @@ class CAAHead(BaseModule):
         dim: int,
         num_clusters: int = 10,
         tau: float = 0.5,
-        temperature: float = 0.05,
         interval: int = 50,
         lloyd_steps: int = 10,
         max_keys: int = 4096,
@@ -53,14 +50,12 @@ class CAAHead(BaseModule):
         for name, value in counts.items():
             if value < 1:
                 raise ValueError(f'{name} is {value}; it must be at least 1')
-        for name, value in dict(tau=tau, temperature=temperature).items():
-            if value <= 0:
-                raise ValueError(f'{name} is {value}; it must be above 0')
+        if tau <= 0:
+            raise ValueError(f'tau is {tau}; it must be above 0')
         if max_keys < num_clusters:
             raise ValueError(f'max_keys is {max_keys}; {num_clusters} clusters need at least as many keys')
         self.num_clusters = num_clusters
         self.tau = tau
-        self.temperature = temperature
         self.interval = interval
         self.lloyd_steps = lloyd_steps
         self.max_keys = max_keys
@@ -104,32 +99,36 @@ class CAAHead(BaseModule):
 
     @torch.no_grad()
     @full_precision
-    def forward(self, student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Aggregate the affinity across images: ``E = concat(Z_t, Z_s + S H)``, pairwise
-        ``softmax_j(cos(E_i, E_j) / temperature)`` (Eq. 8).
+    def forward(self, student: Affinity, teacher: Affinity, valid: Tensor | None = None) -> Tensor:
+        """Join the affinity within an image with the affinity across images (Eq. 8).
 
-        As printed, the concatenation is not square and cannot weigh pixels in Eq. 11; the cosines
-        between its rows can. Its second half is the student's vector enriched by what the clusters
-        add, like any attention with its residual: the paper wants "intra-image context from both
-        student and teacher" in it, and S H alone has lost it. Ten clusters of smoothed keys lie
-        nearly on one line, so alone they say little more than on which side of it a pixel is
-        (docs/aclnet.md has what that does to labels). All parts are centred per
-        image and of length one before they are joined, so that none drowns another. Before there
-        are clusters, or without AG, S H is zero.
+        ``Aff_CAA = (rownorm(Aff_m) + rownorm(S S^T)) / 2``, with Aff_m the mean of the student's and the teacher's
+        map (Eq. 1). As printed, ``concat(Aff_t, S H)`` is not square and cannot weigh pixels in Eq. 11; what its two
+        halves say of a pair of pixels can: how alike they are within their image, and whether they are assigned to
+        the same clusters of all images. Before there are clusters, or without AG, the first half stands alone.
+
+        The map and not the cosine of vectors, because it is the map that is trained to say what belongs together
+        (docs/aclnet.md has what either does to labels).
 
         Args:
-            student: (B, N, d) vectors, centred.
-            teacher: (B, N, d) vectors, centred.
+            student: The student's affinity.
+            teacher: The teacher's.
             valid: (B, N) bool, false on padding, which no row looks at. None for all.
 
         Returns:
             (B, N, N) row-stochastic.
         """
-        context = unit(student)
+        if valid is None:
+            valid = torch.ones_like(student.map[..., 0], dtype=torch.bool)
+        seen = (valid | ~valid.any(1, keepdim=True)).to(student.map.dtype)
+        affinity = _rows(student.map + teacher.map, seen)
         if self.has_clusters:
-            context = context + unit(centre(self.assign(student) @ self.clusters, valid))
-        joined = unit(torch.cat([unit(teacher), unit(context)], dim=-1))
-        logits = torch.bmm(joined, joined.transpose(1, 2)).div_(self.temperature)
-        if valid is not None:
-            logits.masked_fill_((~valid & valid.any(1, keepdim=True))[:, None], float('-inf'))
-        return logits.softmax(-1)
+            shares = self.assign(student.vectors)
+            affinity = affinity.add_(_rows(shares @ shares.transpose(1, 2), seen)).div_(2)
+        return affinity
+
+
+def _rows(affinity: Tensor, seen: Tensor) -> Tensor:
+    """Normalise the rows of positive (B, N, N) affinities over the columns that are 1, not 0, in (B, N) ``seen``."""
+    affinity = affinity * seen[:, None]
+    return affinity.div_(affinity.sum(-1, keepdim=True).clamp(min=torch.finfo(affinity.dtype).tiny))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
+from mmseg.utils import SampleList
 from torch import Tensor, nn
 
 from mmseg_acl.models.heads.affinity_head import Affinity
@@ -58,7 +59,7 @@ class ACLNet(SemiSupervisedSegmentor):
         aggregation: Arguments of the ``CAAHead`` (Eqs 7, 8).
         refinement: Arguments of the ``PseudoLabelRefiner`` (Eqs 9 to 11); ``low`` and ``high`` switch LA, HA.
         use_contrast: Switch of AC.
-        use_aggregation: Switch of AG; without it Eq. 8 joins the student's and the teacher's vectors only.
+        use_aggregation: Switch of AG; without it Eq. 8 is the mean of the student's and the teacher's map.
         cutmix: Arguments of :class:`~mmseg_acl.models.semi.mixing.CutMix`.
         lambda_con: Weight of the consistency loss (Eq. 12).
         lambda_tra: Weight of the contrastive loss (Eq. 4).
@@ -131,6 +132,15 @@ class ACLNet(SemiSupervisedSegmentor):
         self.threshold = threshold
         self.feature_stride = feature_stride
 
+    def supervised_loss(self, images: Tensor, samples: SampleList) -> dict[str, Tensor]:
+        """Losses of the warm-up; the affinity of labelled images is taught from the first step on."""
+        if not self.teaches_affinity:
+            return super().supervised_loss(images, samples)
+        with self.student_tap:
+            losses = super().supervised_loss(images, samples)
+        losses['loss_aff'] = self.labelled_affinity_loss(self._on_grid(self.student_tap.pop(), images), samples)
+        return losses
+
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
         """``loss_seg`` (Eq. 14), ``loss_con`` (12), ``loss_tra`` (4), ``loss_aff``, and scalars to be watched."""
         # The teacher labels the weak view; everything is then mixed with one geometry.
@@ -152,12 +162,11 @@ class ACLNet(SemiSupervisedSegmentor):
         if self.acl_head is not None:
             found = self.acl_head(student, teacher, p_fg, seen)
             losses.update(found, loss_tra=self.lambda_tra * found['loss_tra'])
-            if self.lambda_aff:
-                losses['loss_aff'] = self.lambda_aff * self.labelled_affinity_loss(
-                    features[: -len(strong)], batch.samples
-                )
             if self.use_aggregation:
                 self.caa_head.update(self.acl_head.bank, self.iteration)
+
+        if self.teaches_affinity:
+            losses['loss_aff'] = self.labelled_affinity_loss(features[: -len(strong)], batch.samples)
 
         weight = None
         if self.refining:
@@ -166,7 +175,7 @@ class ACLNet(SemiSupervisedSegmentor):
         losses['loss_con'] = self.lambda_con * pseudo_label_loss(logits, prob, labels, weight)
         return losses
 
-    def labelled_affinity_loss(self, features: Tensor, samples: list) -> Tensor:
+    def labelled_affinity_loss(self, features: Tensor, samples: SampleList) -> Tensor:
         """How far the student's affinity of labelled images is from what their masks say of each pair of pixels.
 
         Cells that a polyp's boundary crosses say nothing.
@@ -174,12 +183,16 @@ class ACLNet(SemiSupervisedSegmentor):
         Args:
             features: (B, C, h, w) of the student, on the grid of the affinity.
             samples: B data samples with ``gt_sem_seg``.
+
+        Returns:
+            A scalar, times ``lambda_aff``.
         """
         truth = torch.cat([sample.gt_sem_seg.data for sample in samples])
         prob = torch.stack([truth == 0, truth == 1], dim=1).to(features)
         foreground, known = self._pixels(prob, truth != IGNORE)
         affinity = self.affinity_head(features, known)
-        return affinity_loss(affinity.map, known & (foreground > _PURE), known & (foreground < 1 - _PURE))
+        loss = affinity_loss(affinity.map, known & (foreground > _PURE), known & (foreground < 1 - _PURE))
+        return self.lambda_aff * loss
 
     @torch.no_grad()
     def refine(
@@ -196,7 +209,7 @@ class ACLNet(SemiSupervisedSegmentor):
         """
         affinity = None
         if self.refiner.high:
-            affinity = self.caa_head(student.vectors, teacher.vectors, self._pixels(prob, valid)[1])
+            affinity = self.caa_head(student, teacher, self._pixels(prob, valid)[1])
         return self.refiner(prob, images, affinity, self._grid(images), valid)
 
     @torch.no_grad()
@@ -218,7 +231,7 @@ class ACLNet(SemiSupervisedSegmentor):
         seen = self._pixels(prob, valid)[1]
         student = self.affinity_head(self._on_grid(self.student_tap.pop(), images), seen)
         teacher = self.affinity_teacher(self._on_grid(self.teacher_tap.pop(), images), seen)
-        aggregated = self.caa_head(student.vectors, teacher.vectors, seen)
+        aggregated = self.caa_head(student, teacher, seen)
         refined = self.refiner(prob, images, aggregated, self._grid(images), valid)
         self.train(training)
         return Inspection(prob, refined, student, teacher, aggregated, self._grid(images))
@@ -232,6 +245,11 @@ class ACLNet(SemiSupervisedSegmentor):
     def uses_affinity(self) -> bool:
         """Whether any component needs Eq. 1."""
         return self.acl_head is not None or (self.refining and self.refiner.high)
+
+    @property
+    def teaches_affinity(self) -> bool:
+        """Whether masks teach the affinity of labelled images."""
+        return self.acl_head is not None and self.lambda_aff > 0
 
     def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """The segmentor and the affinity head."""
