@@ -14,6 +14,7 @@ from killing import die_at
 from tool_process import ROOT, ToolProcess, run_tool
 
 from mmseg_acl.engine import read_checkpoint
+from mmseg_acl.evaluation.shifts import SHIFTS
 
 METHODS = ('supervised', 'mean_teacher', 'aclnet', 'ael', 'eln', 'cac', 'u2pl', 'psmt', 'cafd')
 # What kills each method's run: a moment, and of which checkpoint or iteration (tests/killing.py).
@@ -83,6 +84,8 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
         run_tool('label_quality.py', *arguments, data=synthetic_root)
         found = json.loads((quality / 'label_quality.json').read_text())
         assert found['teacher']['change'] == 0 and found['as configured']['dice'] >= 0
+        run_tool('shifts.py', *arguments, data=synthetic_root)
+        assert json.loads((quality / 'shifts.json').read_text()).keys() == {*SHIFTS, 'mean'}
 
     # Killed, and gone on from what is whole, with a worker process for the loader this time.
     options = ['default_hooks.checkpoint.interval=2', 'default_hooks.checkpoint.max_keep_ckpts=1']

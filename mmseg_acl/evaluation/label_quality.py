@@ -10,13 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS
 from prettytable import PrettyTable
 from rich.progress import track
 
 from mmseg_acl.evaluation.cross_dataset import load_model
+from mmseg_acl.evaluation.labelled_images import labelled_images
 from mmseg_acl.models import ACLNet
 from mmseg_acl.models.semi.pseudo_label import foreground_dice
 
@@ -86,7 +84,7 @@ def measure_label_quality(config: Config, checkpoint: str, ann_file: str, out_di
     if not isinstance(model, ACLNet):
         raise TypeError(f'only ACLNet refines pseudo-labels; this config builds {type(model).__name__}')
     dice: dict[str, list[float]] = {name: [] for name in ('teacher', *SETTINGS)}
-    for images, masks in track(list(_images(config, model, ann_file)), description='label quality'):
+    for images, masks in track(list(labelled_images(config, model, ann_file)), description='label quality'):
         valid = torch.ones_like(masks, dtype=torch.bool)
         seen = model.inspect(images, valid)
         dice['teacher'].append(float(foreground_dice(seen.prob, masks, valid)))
@@ -115,17 +113,6 @@ def format_quality(found: dict[str, Quality], images: int) -> str:
     for name, quality in found.items():
         table.add_row([name, f'{quality.dice:.2f}', f'{quality.change:+.2f}', f'{quality.error:.2f}'])
     return table.get_string()
-
-
-def _images(config: Config, model: ACLNet, ann_file: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Preprocessed images (1, 3, H, W) and masks (1, H, W) at the input size of the test pipeline."""
-    init_default_scope(config.get('default_scope', 'mmseg'))
-    pipeline = [step for step in config.test_dataloader.dataset.pipeline if step['type'] != 'LoadPolypMask']
-    pipeline.insert(1, dict(type='LoadPolypMask'))  # before the resize, which then takes it along
-    dataset = DATASETS.build(dict(config.test_dataloader.dataset, ann_file=ann_file, pipeline=pipeline))
-    for index in range(len(dataset)):
-        batch = model.data_preprocessor(pseudo_collate([dataset[index]]), False)
-        yield batch['inputs'], batch['data_samples'][0].gt_sem_seg.data
 
 
 @contextmanager

@@ -1,0 +1,31 @@
+"""Labelled images as a network sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from torch import Tensor, nn
+
+
+def labelled_images(config: Config, model: nn.Module, ann_file: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Preprocessed images (1, 3, H, W) and masks (1, H, W), both at the input size of the test pipeline.
+
+    Args:
+        config: Its test data set's class and pipeline are used.
+        model: Its data preprocessor is used.
+        ann_file: A list of that class, by name or path.
+
+    Raises:
+        FileNotFoundError, ValueError: The list or an image is missing or does not fit.
+    """
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    pipeline = [step for step in config.test_dataloader.dataset.pipeline if step['type'] != 'LoadPolypMask']
+    pipeline.insert(1, dict(type='LoadPolypMask'))  # before the resize, which then takes it along
+    dataset = DATASETS.build(dict(config.test_dataloader.dataset, ann_file=ann_file, pipeline=pipeline))
+    for index in range(len(dataset)):
+        batch = model.data_preprocessor(pseudo_collate([dataset[index]]), False)
+        yield batch['inputs'], batch['data_samples'][0].gt_sem_seg.data
