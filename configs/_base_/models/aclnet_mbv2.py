@@ -14,6 +14,7 @@ model = dict(
     # Distances scaled to the image: 8 of 128 pixels reach as far as the paper's 24 of 384.
     refinement=dict(local=dict(dilations=(1, 2, 3, 4, 6, 8)), num_iters=20, alphas=(0.3, 0.7), weighted=True),
     refine_after=100,
+    feature_source=2,  # 96 channels of the encoder's middle
     cutmix=dict(prob=0.0),
     lambda_con=1.0,
     lambda_tra=0.05,
