@@ -1,5 +1,5 @@
-# ACL-Net on the laptop track: 128 x 128, 1200 iterations. lambda_con, lambda_aff, CutMix, num_iters and weighted were
-# chosen on kvasir/dev (results/laptop/README.md); lambda_tra and the decay of the teacher suit the short run.
+# ACL-Net on the laptop track: 128 x 128, 1200 iterations. lambda_con, lambda_aff, feature_source, CutMix, num_iters and
+# weighted were chosen on kvasir/dev (results/laptop/README.md); lambda_tra and the teacher's decay suit the short run.
 _base_ = './deeplabv3_mbv2-d8.py'
 segmentor = _base_.model
 model = dict(
@@ -14,7 +14,7 @@ model = dict(
     # Distances scaled to the image: 8 of 128 pixels reach as far as the paper's 24 of 384.
     refinement=dict(local=dict(dilations=(1, 2, 3, 4, 6, 8)), num_iters=20, alphas=(0.3, 0.7), weighted=True),
     refine_after=100,
-    feature_source=2,  # 96 channels of the encoder's middle
+    feature_source=2,  # of the encoder, 96 channels at stride 8
     cutmix=dict(prob=0.0),
     lambda_con=1.0,
     lambda_tra=0.05,
