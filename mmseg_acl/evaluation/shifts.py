@@ -34,9 +34,8 @@ def shrink(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     smaller = F.interpolate(
         F.pad(images, edges, mode='replicate'), size=size, mode='bilinear', antialias=True, align_corners=False
     )
-    return smaller, F.interpolate(F.pad(masks[:, None].float(), edges), size=size, mode='nearest')[:, 0].to(
-        masks.dtype
-    )
+    masked = F.interpolate(F.pad(masks[:, None].float(), edges), size=size, mode='nearest')
+    return smaller, masked[:, 0].to(masks.dtype)
 
 
 def redden(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

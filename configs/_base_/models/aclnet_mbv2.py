@@ -1,5 +1,6 @@
-# ACL-Net on the laptop track: 128 x 128, 1200 iterations. lambda_con, lambda_aff, feature_source, CutMix, num_iters and
-# weighted were chosen on kvasir/dev (results/laptop/README.md); lambda_tra and the teacher's decay suit the short run.
+# ACL-Net on the laptop track: 128 x 128, 1200 iterations. lambda_con, lambda_aff, feature_source, CutMix, num_iters
+# and weighted were chosen on kvasir/dev (results/laptop/README.md); lambda_tra and the teacher's decay suit the short
+# run.
 _base_ = './deeplabv3_mbv2-d8.py'
 segmentor = _base_.model
 model = dict(
