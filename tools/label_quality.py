@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmseg_acl.engine import load_config, user_errors
 from mmseg_acl.evaluation.label_quality import measure_label_quality
+from mmseg_acl.evaluation.labelled_images import add_arguments
 
 
 def parse_args() -> argparse.Namespace:
@@ -13,15 +14,7 @@ def parse_args() -> argparse.Namespace:
         epilog='example: python tools/label_quality.py configs/aclnet/mbv2_kvasir_eighth.py '
         'work_dirs/aclnet/mbv2_kvasir_eighth/iter_300.pth',
     )
-    parser.add_argument('config', help='config of an ACLNet')
-    parser.add_argument('checkpoint', help='checkpoint file (.pth)')
-    parser.add_argument(
-        '--list',
-        default='kvasir/dev',
-        help='labelled images to score on, a shipped list or a file (default: kvasir/dev, 100 training images '
-        'outside every labelled partition)',
-    )
-    parser.add_argument('--out', help='folder for label_quality.json (default: beside the checkpoint)')
+    add_arguments(parser, config='an ACLNet', results='label_quality.json')
     return parser.parse_args()
 
 

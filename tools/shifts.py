@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmseg_acl.engine import load_config, user_errors
+from mmseg_acl.evaluation.labelled_images import add_arguments
 from mmseg_acl.evaluation.shifts import measure_shifts
 
 
@@ -13,15 +14,7 @@ def parse_args() -> argparse.Namespace:
         epilog='example: python tools/shifts.py configs/aclnet/mbv2_kvasir_eighth.py '
         'work_dirs/aclnet/mbv2_kvasir_eighth/iter_1200.pth',
     )
-    parser.add_argument('config', help='config of any segmentor with two classes')
-    parser.add_argument('checkpoint', help='checkpoint file (.pth)')
-    parser.add_argument(
-        '--list',
-        default='kvasir/dev',
-        help='labelled images to score on, a shipped list or a file (default: kvasir/dev, 100 training images '
-        'outside every labelled partition)',
-    )
-    parser.add_argument('--out', help='folder for shifts.json (default: beside the checkpoint)')
+    add_arguments(parser, config='any segmentor with two classes', results='shifts.json')
     return parser.parse_args()
 
 

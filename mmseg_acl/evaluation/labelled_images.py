@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 
 from mmengine.config import Config
@@ -9,6 +10,25 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from torch import Tensor, nn
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: str, results: str) -> None:
+    """Give ``parser`` what every tool takes that measures a checkpoint on labelled images.
+
+    Args:
+        parser: It gets ``config``, ``checkpoint``, ``--list`` and ``--out``.
+        config: What the config has to be of, for the help.
+        results: Name of the file that the tool writes, for the help.
+    """
+    parser.add_argument('config', help=f'config of {config}')
+    parser.add_argument('checkpoint', help='checkpoint file (.pth)')
+    parser.add_argument(
+        '--list',
+        default='kvasir/dev',
+        help='labelled images to score on, a shipped list or a file (default: kvasir/dev, 100 training images '
+        'outside every labelled partition)',
+    )
+    parser.add_argument('--out', help=f'folder for {results} (default: beside the checkpoint)')
 
 
 def labelled_images(config: Config, model: nn.Module, ann_file: str) -> Iterator[tuple[Tensor, Tensor]]:
