@@ -130,14 +130,18 @@ def present_sets(config: Config) -> list[str]:
 
 
 def has_own_test_set(config: Config) -> bool:
-    """Whether a config's test set is the user's own, none of ``TEST_SETS`` and no joint list of theirs."""
+    """Whether a config's test set is the user's own, none of ``TEST_SETS`` and no joint list of theirs.
+
+    Another list of a known set, as of a split of one's own, makes it one's own.
+    """
     dataset = config.test_dataloader.dataset
     cls = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
     if not (isinstance(cls, type) and issubclass(cls, PolypDataset)):
         return True
     folder = dataset.get('folder') or cls.FOLDER
     if folder:
-        return folder not in {test_set.folder for test_set in TEST_SETS.values()}
+        lists = {test_set.folder: test_set.ann_file for test_set in TEST_SETS.values()}
+        return folder not in lists or (dataset.get('ann_file') or '') not in ('', lists[folder])
     return (_data_root(config) / 'images').is_dir()
 
 
