@@ -57,6 +57,13 @@ setup(
         'audit': ['ImageHash>=4.3'],
         'figures': ['scikit-learn>=1.3'],
         # The tests exercise both, and a backbone of mmpretrain, with a stand-in for the few names of torchvision.
-        'dev': ['ImageHash>=4.3', 'onedl-mmpretrain>=1.3,<2', 'pytest>=8', 'ruff>=0.9', 'scikit-learn>=1.3'],
+        'dev': [
+            'ImageHash>=4.3',
+            'onedl-mmpretrain>=1.3,<2',
+            'pytest>=8',
+            'pytest-xdist>=3.6',  # all cores: half the time on two
+            'ruff>=0.9',
+            'scikit-learn>=1.3',
+        ],
     },
 )
