@@ -165,6 +165,24 @@ def test_row_one_is_plain_self_training_on_the_teachers_labels():
     torch.testing.assert_close(found['loss_con'], 0.5 * pseudo_label_loss(logits, prob, labels))
 
 
+def test_the_total_is_the_weighted_sum_of_its_terms():
+    """``L = L_seg + lambda_con L_con + lambda_tra L_tra`` (Eq. 13)."""
+    model = build('aclnet')
+    train(model, 8)
+    model.eval()
+    state = deepcopy(model.state_dict())  # a step fills the bank
+
+    def step(lambda_con, lambda_tra):
+        model.load_state_dict(state)
+        model.lambda_con, model.lambda_tra = lambda_con, lambda_tra
+        return losses(model, batch(seed=5), iteration=8)
+
+    terms = step(1, 1)
+    total, _ = model.parse_losses(step(0.3, 0.7))
+    assert terms['loss_con'] > 0 and terms['loss_tra'] > 0
+    torch.testing.assert_close(total, terms['loss_seg'] + 0.3 * terms['loss_con'] + 0.7 * terms['loss_tra'])
+
+
 def test_affinities_of_labelled_images_are_taught_by_their_masks():
     """loss_aff is the loss of the student's map on the labelled views; a cell on a boundary or unknown has no say."""
     model = build('aclnet', lambda_aff=2.0, **{'segmentor.decode_head.dropout_ratio': 0})
