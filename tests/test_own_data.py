@@ -321,6 +321,7 @@ def test_another_ignore_index_is_refused_when_the_model_is_built():
         (dict(type='KvasirSEGDataset', ann_file='kvasir/dev'), True),
         (dict(type='CVCClinicDBDataset', ann_file='clinicdb_seq/test'), True),
         (dict(type='PolypDataset', ann_file='polyp/test'), False),
+        (dict(type='PolypDataset', ann_file='polyp/half'), True),
         (dict(type='PolypDataset', folder='Synthetic/test'), False),
         (dict(type='PolypDataset', folder='Mine'), True),
         (dict(type='PolypDataset', data_root='data/mine/test'), True),

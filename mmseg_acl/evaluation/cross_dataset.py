@@ -37,6 +37,8 @@ TEST_SETS = {
     **{name: TestSet(polyp_set.folder, f'{name}/test') for name, polyp_set in POLYP_SETS.items()},
     'synthetic': TestSet('Synthetic/test', ''),
 }
+# Images of several of them, named by their folders.
+JOINT_LIST = 'polyp/test'
 
 # The config's own test set, scored by its own metric; and the name under which its scores stand.
 OWN, OWN_METRIC = 'own', 'own metric'
@@ -132,17 +134,17 @@ def present_sets(config: Config) -> list[str]:
 def has_own_test_set(config: Config) -> bool:
     """Whether a config's test set is the user's own, none of ``TEST_SETS`` and no joint list of theirs.
 
-    Another list of a known set, as of a split of one's own, makes it one's own.
+    Another list of known sets, as of a split of one's own, makes it one's own.
     """
     dataset = config.test_dataloader.dataset
     cls = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
     if not (isinstance(cls, type) and issubclass(cls, PolypDataset)):
         return True
     folder = dataset.get('folder') or cls.FOLDER
-    if folder:
-        lists = {test_set.folder: test_set.ann_file for test_set in TEST_SETS.values()}
-        return folder not in lists or (dataset.get('ann_file') or '') not in ('', lists[folder])
-    return (_data_root(config) / 'images').is_dir()
+    if not folder and (_data_root(config) / 'images').is_dir():
+        return True
+    lists = {'': JOINT_LIST, **{test_set.folder: test_set.ann_file for test_set in TEST_SETS.values()}}
+    return folder not in lists or (dataset.get('ann_file') or '') not in ('', lists[folder])
 
 
 def load_model(config: Config, checkpoint: str) -> nn.Module:
