@@ -159,10 +159,10 @@ def _make_report(out: Path, scores: Scores, models: dict[str, nn.Module], frames
     report.add_heading('Training')
     report.add_text(
         f'ACL-Net learns from labels alone for {models["ACL-Net"].warmup_iters} iterations; then '
-        'its losses without labels are added: loss_con (Eq. 12) and loss_tra (Eq. 4), weighted.'
+        'its losses without labels are added: loss_consistency (Eq. 12) and loss_contrast (Eq. 4), weighted.'
     )
     curves = {method: read_curves(out / method) for method in METHODS}
-    unsupervised = ('loss_con', 'loss_tra')
+    unsupervised = ('loss_consistency', 'loss_contrast')
     report.add_picture(
         pictures.plot_curves(
             {

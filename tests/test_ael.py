@@ -292,7 +292,7 @@ def test_nothing_to_learn_from_is_a_loss_of_zero_with_a_gradient():
 def test_losses_are_finite_not_zero_and_reach_the_student_only(changes):
     model = build('ael', **changes)
     history = train(model, 8)[2:]
-    for key in ('loss_seg', 'loss_con', 'loss_con_sup'):
+    for key in ('loss_seg', 'loss_consistency', 'loss_consistency_labelled'):
         assert all(0 < step[key] < 100 for step in history), key
     assert {key for key in history[-1] if 'loss' not in key} == {'acc_seg', 'boxes', 'weakest_class'}
     assert any(step['boxes'] > 0 for step in history)
@@ -312,7 +312,7 @@ def test_four_classes_train_and_fill_the_bank():
         optimizer.step()
         model.after_step()
         if iteration >= 2:
-            assert found['loss_con'] > 0 and found['loss_con_sup'] > 0
+            assert found['loss_consistency'] > 0 and found['loss_consistency_labelled'] > 0
     assert (model.bank.confidence > 0).all()
 
 
@@ -328,7 +328,7 @@ def test_images_without_any_object_stay_finite(label, monkeypatch):
     monkeypatch.setattr(model, 'run_teacher', lambda images: background.expand(len(images), 2, SIDE, SIDE))
     found = losses(model, data, iteration=5)
     assert all(torch.isfinite(value).all() for value in found.values()) and found['boxes'] == 0
-    assert (found['loss_con'] > 0) == (found['loss_con_sup'] > 0) == (label == 0)
+    assert (found['loss_consistency'] > 0) == (found['loss_consistency_labelled'] > 0) == (label == 0)
     model.parse_losses(found)[0].backward()
     assert all(p.grad.isfinite().all() for p in model.student.parameters())
 
@@ -336,7 +336,7 @@ def test_images_without_any_object_stay_finite(label, monkeypatch):
 def test_a_single_image_of_each_kind_trains():
     model = build('ael')
     data = batch(images=1)
-    assert losses(model, data, iteration=5)['loss_con'] > 0
+    assert losses(model, data, iteration=5)['loss_consistency'] > 0
 
 
 def test_a_resumed_run_equals_an_unbroken_one():
@@ -357,7 +357,7 @@ def test_bfloat16_autocast_trains():
     model = build('ael')
     with torch.autocast('cpu', dtype=torch.bfloat16):
         history = train(model, 5)
-    assert all(0 < h['loss_con'] < 100 for h in history[2:])
+    assert all(0 < h['loss_consistency'] < 100 for h in history[2:])
     assert model.bank.confidence.dtype == torch.float32
 
 

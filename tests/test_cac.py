@@ -14,7 +14,7 @@ from mmengine.dataset import Compose
 from mmseg.structures import SegDataSample
 from steps import CONFIGS, SIDE, batch, build
 
-from mmseg_acl.datasets import MarkValid, PadFields, TwoCrops, branch_collate
+from mmseg_acl.datasets import MarkValid, PadFields, TwoCrops, view_collate
 from mmseg_acl.models.segmentors.cac import shared_cells
 from mmseg_acl.models.semi.memory_bank import MemoryBank
 from mmseg_acl.models.semi.projector import Projector
@@ -55,7 +55,7 @@ def crop_batch(images: int = 3, seed: int = 0, classes: int = 2) -> dict:
     colours = dict(type='ColorJitter', prob=0.5)
     cut = TwoCrops((SIDE, SIDE), [FLIP, colours])
     pairs = [cut(dict(numbered(), img=draw(LARGE)[0])) for _ in range(images)]
-    for key, views in branch_collate(pairs).items():
+    for key, views in view_collate(pairs).items():
         data[key] = dict(sup=data[key]['sup'], **views)
     return data
 
@@ -261,13 +261,13 @@ def test_the_contrast_is_that_of_the_loops(classes):
     model = cac(classes, threshold=0.75)
     before, now = drawn(classes, seed=1), drawn(classes, seed=2)
     found = model.contrast(**before)
-    assert found['loss_con'].item() == pytest.approx(reference(before, [], 0.75, 0.1), rel=1e-5)
+    assert found['loss_contrast'].item() == pytest.approx(reference(before, [], 0.75, 0.1), rel=1e-5)
     found = model.contrast(**now)
     labels = before['prob'].argmax(dim=1)
     earlier = [(before['vectors'][i].tolist(), int(labels[i])) for i in before['valid'].nonzero().flatten()]
     expected = reference(now, earlier, 0.75, 0.1)
     assert expected > 1
-    assert found['loss_con'].item() == pytest.approx(expected, rel=1e-5)
+    assert found['loss_contrast'].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_only_the_less_sure_view_is_drawn_and_only_to_a_sure_target():
@@ -279,7 +279,7 @@ def test_only_the_less_sure_view_is_drawn_and_only_to_a_sure_target():
     # The fourth pair, of the other class, gives the negatives.
     pairs = dict(first=torch.tensor([0, 1, 2, 3]), second=torch.tensor([4, 5, 6, 7]))
     found = model.contrast(vectors, **cells, **pairs)
-    found['loss_con'].backward()
+    found['loss_contrast'].backward()
     moved = vectors.grad.abs().sum(dim=1) > 1e-9
     # 0 (.6) goes to 4 (.9), and 5 (.8) to 1 (.95); targets, the pair of .6 and .7, and ties stay.
     assert moved.tolist() == [True, False, False, False, False, True, False, False]
@@ -293,7 +293,7 @@ def test_padding_is_no_anchor_no_target_and_no_negative():
         cells['vectors'][~cells['valid']] += fill
         cells['prob'][~cells['valid']] = cells['prob'][~cells['valid']].flip(1) if fill else 0.5
         model = cac(threshold=0.6)
-        values.append(model.contrast(**cells)['loss_con'])
+        values.append(model.contrast(**cells)['loss_contrast'])
         assert int(model.bank.fill.sum()) == int(cells['valid'].sum())
     assert values[0] > 0 and torch.equal(*values)
 
@@ -308,8 +308,8 @@ def test_nothing_to_contrast_is_a_zero_that_stays_connected():
     ):
         vectors = cells['vectors'].clone().requires_grad_()
         found = cac(threshold=0.75).contrast(**dict(cells, vectors=vectors, **change))
-        found['loss_con'].backward()
-        assert found['loss_con'].item() == 0 and torch.equal(vectors.grad, torch.zeros_like(vectors))
+        found['loss_contrast'].backward()
+        assert found['loss_contrast'].item() == 0 and torch.equal(vectors.grad, torch.zeros_like(vectors))
         assert all(torch.isfinite(value) for value in found.values())
 
 
@@ -337,8 +337,8 @@ def test_it_trains_with_two_classes_and_with_four(classes):
     model = build('cac', **{'segmentor.decode_head.num_classes': classes, 'threshold': 1.05 / classes})
     history = train(model, range(18), classes, lr=0.2)
     assert all(math.isfinite(value) for step in history for value in step.values())
-    assert not any('loss_con' in step for step in history[:2])  # the warm-up
-    assert all(step['loss_con'] > 0 and step['bank_smallest'] > 0 for step in history[-6:])
+    assert not any('loss_contrast' in step for step in history[:2])  # the warm-up
+    assert all(step['loss_contrast'] > 0 and step['bank_smallest'] > 0 for step in history[-6:])
     assert all(0.1 < step['overlap_share'] <= 1 and 0 < step['anchor_share'] <= 1 for step in history[-6:])
     assert history[-1]['loss_seg'] < history[0]['loss_seg']
 
@@ -348,7 +348,7 @@ def test_a_sigmoid_head_trains():
     head = {f'segmentor.decode_head.{key}': value for key, value in changes.items()}
     loss = [dict(type='CrossEntropyLoss', use_sigmoid=True), dict(type='PolypDiceLoss')]
     history = train(build('cac', **head, **{'segmentor.decode_head.loss_decode': loss}), range(6))
-    assert all(step['loss_con'] > 0 for step in history[2:])
+    assert all(step['loss_contrast'] > 0 for step in history[2:])
 
 
 def test_gradients_reach_all_of_the_student_and_the_projector():
@@ -360,7 +360,7 @@ def test_gradients_reach_all_of_the_student_and_the_projector():
     moved = [float(p.grad.abs().sum()) > 0 for p in model.projector.parameters()]
     assert all(moved)
     model.zero_grad()
-    losses(model, crop_batch(), 4)['loss_con'].backward()
+    losses(model, crop_batch(), 4)['loss_contrast'].backward()
     assert float(next(model.student.backbone.parameters()).grad.abs().sum()) > 0
 
 

@@ -22,7 +22,7 @@ from mmseg_acl.engine.optim_constructor import SeparateOptimWrapperConstructor
 from mmseg_acl.models.heads.discriminator import FCDiscriminator
 from mmseg_acl.models.heads.focused_dispersive import DispersiveBlock, FocusedBlock, add_block
 from mmseg_acl.models.segmentors.cafd import truth_maps
-from mmseg_acl.models.semi.joint_pass import whole
+from mmseg_acl.models.semi.joint_pass import full_image_metas
 from mmseg_acl.models.semi.pseudo_label import IGNORE, probabilities
 from mmseg_acl.models.semi.rampup import sigmoid_rampup
 
@@ -152,16 +152,16 @@ def test_any_segmentor_gets_a_block(changes, channels, index):
     torch.manual_seed(0)
     segmentor = MODELS.build(config).eval()
     images = torch.randn(1, 3, SIDE, SIDE)
-    before = segmentor.encode_decode(images, whole(images))
+    before = segmentor.encode_decode(images, full_image_metas(images))
     add_block(segmentor, dict(type='DispersiveBlock', channels=2))
     assert segmentor.neck.block.reduce.conv.in_channels == channels
     segmentor.eval()
-    assert torch.equal(segmentor.encode_decode(images, whole(images)), before)
+    assert torch.equal(segmentor.encode_decode(images, full_image_metas(images)), before)
     plain = (segmentor.neck.neck or nn.Identity())(segmentor.backbone(images))
     nn.init.constant_(segmentor.neck.block.restore.bias, 1.0)
     apart = [not torch.equal(a, b) for a, b in zip(segmentor.extract_feat(images), plain, strict=True)]
     assert [i for i, differs in enumerate(apart) if differs] == [index]
-    assert not torch.equal(segmentor.encode_decode(images, whole(images)), before)
+    assert not torch.equal(segmentor.encode_decode(images, full_image_metas(images)), before)
 
 
 def test_a_backbone_without_a_list_of_features_is_refused():
@@ -231,7 +231,9 @@ def predictions(model, images) -> dict:
     found = {}
     for name in NETWORKS:
         with torch.no_grad():
-            logits = [getattr(model, name).encode_decode(image[None], whole(image[None])) for image in images]
+            logits = [
+                getattr(model, name).encode_decode(image[None], full_image_metas(image[None])) for image in images
+            ]
         found[name] = probabilities(torch.cat(logits)).double()
     return found
 
@@ -306,7 +308,7 @@ def test_each_network_learns_what_the_discriminator_trusts_in_the_other():
         label += entropy / count + dice
         kept += count
     assert 0 < kept < 2 * valid.sum()
-    assert found['loss_con'].item() == pytest.approx(10 * sigmoid_rampup(5 - 2, 4) * con, rel=1e-3)
+    assert found['loss_consistency'].item() == pytest.approx(10 * sigmoid_rampup(5 - 2, 4) * con, rel=1e-3)
     assert found['loss_label'].item() == pytest.approx(0.5 * label, rel=1e-3)
     assert found['kept'].item() == pytest.approx(kept / (2 * valid.sum().item()), abs=1e-3)
     mean = torch.cat([t[valid] for t in trust.values()]).mean().item()
@@ -323,8 +325,10 @@ def test_phases_begin_when_they_are_to():
     history = steps(model, optimizers(model), 6)
     first = {'loss', 'loss_seg', 'acc_seg', 'loss_adv', 'loss_dis'}
     assert [set(found) for found in history[:2]] == [first] * 2
-    assert [set(found) - first for found in history[2:4]] == [{'loss_con', 'confidence'}] * 2
-    assert [set(found) - first for found in history[4:]] == [{'loss_con', 'confidence', 'loss_label', 'kept'}] * 2
+    assert [set(found) - first for found in history[2:4]] == [{'loss_consistency', 'confidence'}] * 2
+    assert [set(found) - first for found in history[4:]] == [
+        {'loss_consistency', 'confidence', 'loss_label', 'kept'}
+    ] * 2
 
 
 def test_no_loss_gives_a_gradient_where_it_should_not():
@@ -349,7 +353,7 @@ def test_a_network_gets_no_gradient_from_teaching_the_other():
         images = torch.rand(2, 3, SIDE, SIDE)
         lesson = model.predict_weak(other, images)
         assert not lesson.requires_grad and getattr(model, name).training
-    gradients = torch.autograd.grad(found['loss_con'], list(model.segmentors.parameters()), allow_unused=True)
+    gradients = torch.autograd.grad(found['loss_consistency'], list(model.segmentors.parameters()), allow_unused=True)
     assert all(gradient is not None for gradient in gradients)
 
 
@@ -374,7 +378,13 @@ def test_every_loss_is_at_work_and_finite(changes, data):
     model = build('cafd', **changes)
     history = steps(model, optimizers(model), 8, data=data)
     for found in history[4:]:
-        assert {k for k in found if 'loss_' in k} == {'loss_seg', 'loss_adv', 'loss_dis', 'loss_con', 'loss_label'}
+        assert {k for k in found if 'loss_' in k} == {
+            'loss_seg',
+            'loss_adv',
+            'loss_dis',
+            'loss_consistency',
+            'loss_label',
+        }
         assert all(0 < value < 100 for key, value in found.items() if 'loss' in key), found
         assert 0 < found['confidence'] < 1 and 0 <= found['kept'] <= 1
 
@@ -388,7 +398,7 @@ def test_nothing_that_is_trusted_and_nothing_but_padding_are_finite():
     for sample in data['data_samples']['unsup_weak']:
         sample.valid.data[:] = False
     found = losses(model, data, iteration=6)
-    assert found['loss_con'] == found['loss_label'] == found['confidence'] == 0
+    assert found['loss_consistency'] == found['loss_label'] == found['confidence'] == 0
     model.parse_losses(found)[0].backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 

@@ -210,7 +210,13 @@ def test_decoders_start_differently_and_learn_only_under_their_condition():
 
 SUPERVISED = {'loss_seg', 'acc_seg'}
 LOCALIZING = SUPERVISED | {'loss_decoders', 'loss_eln', 'wrong_found', 'right_kept'}
-TEACHING = LOCALIZING | {'loss_weak', 'loss_strong', 'loss_contrast', 'kept_share', 'foreground_share'}
+TEACHING = LOCALIZING | {
+    'loss_consistency_weak',
+    'loss_consistency_strong',
+    'loss_contrast',
+    'kept_share',
+    'foreground_share',
+}
 
 
 @pytest.mark.parametrize(('iteration', 'keys'), [(1, SUPERVISED), (2, LOCALIZING), (3, LOCALIZING), (4, TEACHING)])
@@ -237,7 +243,7 @@ def test_warmup_teaches_the_student_what_plain_training_teaches():
     torch.testing.assert_close(found['loss_seg'], expected['decode.loss_ce'] + expected['decode.loss_dice'])
 
 
-@pytest.mark.parametrize('name', ['loss_eln', 'loss_weak', 'loss_strong', 'loss_contrast'])
+@pytest.mark.parametrize('name', ['loss_eln', 'loss_consistency_weak', 'loss_consistency_strong', 'loss_contrast'])
 def test_each_loss_reaches_what_it_is_for(name):
     model = build('eln', threshold=1e-6)
     model.train()
@@ -308,7 +314,7 @@ def test_labels_without_a_polyp_or_without_any_are_harmless(bias):
     found = losses(model, batch(), iteration=LATE)
     assert found['kept_share'] == (bias > 0) and found['foreground_share'] == 0
     assert found['loss_contrast'] == 0
-    assert (found['loss_weak'] > 0) == (found['loss_strong'] > 0) == (bias > 0)
+    assert (found['loss_consistency_weak'] > 0) == (found['loss_consistency_strong'] > 0) == (bias > 0)
     model.parse_losses(found)[0].backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
 
@@ -320,7 +326,13 @@ def test_padding_never_counts():
     for sample in data['data_samples']['unsup_weak']:
         sample.valid.data[:] = False
     found = losses(model, data, iteration=LATE)
-    assert found['loss_weak'] == found['loss_strong'] == found['loss_contrast'] == found['kept_share'] == 0
+    assert (
+        found['loss_consistency_weak']
+        == found['loss_consistency_strong']
+        == found['loss_contrast']
+        == found['kept_share']
+        == 0
+    )
 
 
 @pytest.mark.parametrize('channels', [1, 2, 4])

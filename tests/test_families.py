@@ -21,7 +21,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from mmseg_acl.engine.weights import check_weights_fit, resolve_weights
 from mmseg_acl.models.semi.feature_tap import FeatureTap, last_head
-from mmseg_acl.models.semi.joint_pass import joint_pass, sum_losses, whole
+from mmseg_acl.models.semi.joint_pass import full_image_metas, joint_pass, sum_losses
 from mmseg_acl.models.semi.student import build_segmentor
 
 # A method's own settings, small enough for two steps. Every loss is active from the first step on.
@@ -103,7 +103,7 @@ def without_noise(model: nn.Module) -> nn.Module:
 def inputs_of(name: str, config: dict, seed: int = 0) -> tuple[torch.Tensor, list, torch.Tensor]:
     """Labelled images, their samples and unlabelled images, preprocessed."""
     preprocessor = MODELS.build(
-        dict(type='MultiBranchSegDataPreprocessor', data_preprocessor=config['data_preprocessor'])
+        dict(type='MultiViewSegDataPreprocessor', data_preprocessor=config['data_preprocessor'])
     )
     data = preprocessor(batch(name, seed), training=True)
     return data['inputs']['sup'], data['data_samples']['sup'], data['inputs']['unsup_strong']
@@ -119,7 +119,7 @@ def test_a_family_trains_and_predicts(name, method):
     before = deepcopy(model.student.state_dict())
     for found in train(model, name):
         assert all(math.isfinite(value) for value in found.values()), found
-        assert found['loss_seg'] > 0 and found['loss_con'] > 0
+        assert found['loss_seg'] > 0 and found['loss_consistency'] > 0
     idle = [key for key, p in model.student.named_parameters() if p.requires_grad and p.grad is None]
     assert not [key for key in idle if not any(part in key for part in UNUSED_BY_MMSEG)]
     after = model.student.state_dict()
@@ -147,7 +147,7 @@ def test_a_family_trains_and_predicts(name, method):
 def test_a_family_with_a_sigmoid_trains_and_predicts(name, method):
     model = build(method, with_sigmoid(config_of(name)))
     (found,) = train(model, name, count=1)
-    assert all(math.isfinite(value) for value in found.values()) and found['loss_con'] > 0
+    assert all(math.isfinite(value) for value in found.values()) and found['loss_consistency'] > 0
     side = FAMILIES[name].side
     with torch.no_grad():
         (sample,) = model.eval().predict(torch.randn(1, 3, side, side))
@@ -253,7 +253,7 @@ def test_a_padding_preprocessor_pads_what_is_valid_too():
     assert data['inputs']['unsup_strong'].shape == (2, 3, 80, 96)
     valid = data['data_samples']['unsup_weak'][0].valid.data
     assert valid.shape == (1, 80, 96) and valid[:, :64, :64].all() and valid.sum() == 64 * 64
-    assert math.isfinite(train(model, 'FCN', count=1)[0]['loss_con'])
+    assert math.isfinite(train(model, 'FCN', count=1)[0]['loss_consistency'])
 
 
 def test_sync_batchnorm_as_in_mmsegs_configs_trains_on_one_device():
@@ -346,4 +346,4 @@ def test_an_unknown_head_has_no_tap():
     del model.decode_head.conv_seg
     with pytest.raises(ValueError, match='FCNHead has no conv_seg.*feature_source'):
         FeatureTap(model)
-    assert whole(torch.zeros(1, 3, 4, 6))[0]['img_shape'] == (4, 6)
+    assert full_image_metas(torch.zeros(1, 3, 4, 6))[0]['img_shape'] == (4, 6)

@@ -21,7 +21,7 @@ from mmseg_acl.evaluation.cross_dataset import evaluate_checkpoint
 from mmseg_acl.visualization import overlay, predictions, scores, style, tsne
 from mmseg_acl.visualization.affinity import draw_affinities
 from mmseg_acl.visualization.inspection import PANELS
-from mmseg_acl.visualization.predictions import Prediction, Run, choose_images, parse_run, predict
+from mmseg_acl.visualization.predictions import Prediction, TrainedRun, choose_images, parse_run, predict
 from mmseg_acl.visualization.report import read_scalars
 
 TOOL = Path(__file__).parents[1] / 'tools' / 'visualize.py'
@@ -41,7 +41,7 @@ def environment(monkeypatch, data_root):
 
 
 @pytest.fixture(scope='module')
-def runs(tmp_path_factory) -> dict[str, Run]:
+def runs(tmp_path_factory) -> dict[str, TrainedRun]:
     """Untrained networks that find polyps here and there; a teacher differs from its student."""
     folder = tmp_path_factory.mktemp('runs')
     found = {}
@@ -51,11 +51,11 @@ def runs(tmp_path_factory) -> dict[str, Run]:
         for parameter in model.parameters():
             parameter.data += 0.3 * torch.randn_like(parameter)
         torch.save(dict(state_dict=model.state_dict()), folder / f'{name}.pth')
-        found[name] = Run(name, str(CONFIGS / f'{name}.py'), str(folder / f'{name}.pth'))
+        found[name] = TrainedRun(name, str(CONFIGS / f'{name}.py'), str(folder / f'{name}.pth'))
     return found
 
 
-def as_text(run: Run) -> str:
+def as_text(run: TrainedRun) -> str:
     return f'{run.name}={run.config}:{run.checkpoint}'
 
 
@@ -102,8 +102,10 @@ def share(picture: np.ndarray, color) -> float:
 
 
 def test_a_run_is_read_from_its_form():
-    assert parse_run('A b=c/aclnet/x.py:d:e/i.pth@teacher') == Run('A b', 'c/aclnet/x.py', 'd:e/i.pth', 'teacher')
-    assert parse_run('c/aclnet/x.py:i.pth') == Run('aclnet', 'c/aclnet/x.py', 'i.pth', None)
+    assert parse_run('A b=c/aclnet/x.py:d:e/i.pth@teacher') == TrainedRun(
+        'A b', 'c/aclnet/x.py', 'd:e/i.pth', 'teacher'
+    )
+    assert parse_run('c/aclnet/x.py:i.pth') == TrainedRun('aclnet', 'c/aclnet/x.py', 'i.pth', None)
     assert parse_run('C:\\c\\x.py:D:\\i.pth').checkpoint == 'D:\\i.pth'
     for text in ('x.py', 'x.py:i', 'x:i.pth', ':i.pth', 'x.py:i.pth@'):
         with pytest.raises(ValueError, match=r'has not the form \[NAME=\]CONFIG.py:CHECKPOINT.pth\[@NETWORK\]'):
@@ -226,7 +228,7 @@ def test_contours_lie_around_their_regions_to_the_edge_of_the_frame(monkeypatch)
     found = Prediction(('s', 'n'), '', mask, nothing)
     monkeypatch.setattr(overlay, 'predict', lambda *args: iter([found]))
     monkeypatch.setattr(predictions, 'read_image', lambda path: np.zeros((40, 60, 3), np.uint8))
-    figure = overlay.draw_failures(Run('x', '', ''))
+    figure = overlay.draw_failures(TrainedRun('x', '', ''))
     (contour,) = contours(figure)  # the empty one has none
     points = np.concatenate([path.vertices for path in contour.get_paths()])
     assert points.min(axis=0) == pytest.approx([29.5, 9.5]) and points.max(axis=0) == pytest.approx([59.5, 19.5])

@@ -287,7 +287,7 @@ def test_loss_is_that_of_the_loops():
         negative = sum(math.exp(cosine(query, other) / 0.5) for other, its in bank if its != label)
         losses.append(-math.log(positive / (positive + negative)))
     out = head(student, teacher, p_fg)
-    assert out['loss_tra'].item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+    assert out['loss_contrast'].item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
     assert out['reliable_share'].item() == pytest.approx(len(losses) / 18)
     assert head.bank.fill.sum() == len(losses) + 7
 
@@ -300,7 +300,7 @@ def test_loss_gradients():
     head.bank.enqueue(torch.randn(6, 4), torch.arange(6) % 2)
 
     def loss(vectors):
-        return deepcopy(head)(Affinity(student.map, vectors), teacher, p_fg)['loss_tra']
+        return deepcopy(head)(Affinity(student.map, vectors), teacher, p_fg)['loss_contrast']
 
     assert gradcheck(loss, student.vectors.requires_grad_())
 
@@ -329,8 +329,8 @@ def test_no_loss_before_the_rings_are_filled():
     losses = []
     for _ in range(3):
         out = head(student, teacher, p_fg)
-        losses.append(out['loss_tra'].item())
-        grads = torch.autograd.grad(out['loss_tra'], list(student))
+        losses.append(out['loss_contrast'].item())
+        grads = torch.autograd.grad(out['loss_contrast'], list(student))
         assert all((grad == 0).all() for grad in grads) == (losses[-1] == 0)
     assert losses[0] == 0
     assert min(losses[1:]) > 0
@@ -346,7 +346,7 @@ def test_loss_reaches_every_parameter_of_the_student():
     head = ACLHead(dim=6, bank_size=64, min_keys=1, num_anchors=16)
     p_fg = torch.rand(2, 25)
     head(network(features), teacher, p_fg)
-    head(network(features + torch.randn_like(features)), teacher, p_fg)['loss_tra'].backward()
+    head(network(features + torch.randn_like(features)), teacher, p_fg)['loss_contrast'].backward()
     assert features.grad.abs().sum() > 0
     for name, parameter in network.named_parameters():
         if name != 'combine.bias':
@@ -360,7 +360,7 @@ def test_same_seed_same_step():
     for _ in range(2):
         torch.manual_seed(5)
         head = ACLHead(dim=4, bank_size=8, min_keys=1, num_anchors=3).double()
-        losses = [head(student, teacher, p_fg)['loss_tra'].item() for _ in range(3)]
+        losses = [head(student, teacher, p_fg)['loss_contrast'].item() for _ in range(3)]
         states.append((losses, head.bank.keys.clone()))
     assert states[0][0] == states[1][0]
     assert torch.equal(states[0][1], states[1][1])
@@ -514,7 +514,7 @@ def test_everything_is_finite(vectors, autocast, content, p_fg):
             caa.update(head.bank, step)
             aggregated = caa(student, teacher)
             assert student.map.dtype == torch.float32
-    out['loss_tra'].backward()
+    out['loss_contrast'].backward()
     for name, value in out.items():
         assert value.isfinite(), name
     torch.testing.assert_close(aggregated.sum(-1), torch.ones(1, 16))

@@ -208,7 +208,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_what_is_needed_to_see_why(bu
         found = original(self, batch)
         if self.iteration == 3:
             before.update({name: value.clone() for name, value in self.state_dict().items()})
-            found['loss_con'] = found['loss_con'] / 0 * 0
+            found['loss_consistency'] = found['loss_consistency'] / 0 * 0
         return found
 
     monkeypatch.setattr(MeanTeacher, 'semi_supervised_loss', broken)
@@ -216,7 +216,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_what_is_needed_to_see_why(bu
         train(build())
     assert stop.value.code == 1
     error, path = capsys.readouterr().err, tmp_path / 'run' / 'non_finite_iter_4.pth'
-    assert 'not a finite number at iteration 4: loss_con = nan (finite: loss_seg = ' in error
+    assert 'not a finite number at iteration 4: loss_consistency = nan (finite: loss_seg = ' in error
     assert 'Traceback' not in error and str(path) in error
     state = read_checkpoint(path)
     for names in state['samples'].values():

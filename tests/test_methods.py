@@ -35,7 +35,11 @@ def test_two_steps_and_a_prediction(method, head, synthetic_root, monkeypatch):
         model.before_step(iteration)
         found = model.train_step(next(batches), optimizer)
         model.after_step()
-        assert {'loss', 'loss_seg', 'loss_con'} <= found.keys() or {'loss', 'loss_seg', 'loss_weak'} <= found.keys()
+        assert {'loss', 'loss_seg', 'loss_consistency'} <= found.keys() or {
+            'loss',
+            'loss_seg',
+            'loss_consistency_weak',
+        } <= found.keys()
         assert all(torch.as_tensor(value).isfinite().all() for value in found.values()), found
     model.eval()
     for network in model.networks:

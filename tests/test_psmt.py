@@ -14,7 +14,7 @@ from torch import nn
 from mmseg_acl.models.segmentors.psmt import confident_cross_entropy, feature_level
 from mmseg_acl.models.semi.adversarial import AdversarialNoise, unit_length
 from mmseg_acl.models.semi.ensemble import Ensemble
-from mmseg_acl.models.semi.joint_pass import joint_pass, whole
+from mmseg_acl.models.semi.joint_pass import full_image_metas, joint_pass
 from mmseg_acl.models.semi.mixing import CutMix, mix
 from mmseg_acl.models.semi.rampup import cosine_rampup
 
@@ -238,7 +238,7 @@ def test_the_level_is_the_last_that_the_decode_head_reads():
         'segmentor.decode_head.in_index': [0, 1, 2], 'segmentor.decode_head.in_channels': [16, 8, 4],
         'segmentor.decode_head.input_transform': 'resize_concat', 'segmentor.decode_head.type': 'FCNHead',
     })  # fmt: skip
-    assert several.level == 2 and train(several, 5)[-1]['loss_con'] > 0
+    assert several.level == 2 and train(several, 5)[-1]['loss_consistency'] > 0
     head = model.student.decode_head
     head.__class__ = type('PIDHead', (type(head),), {})
     with pytest.raises(ValueError, match='PIDHead reads other features in training'):
@@ -381,7 +381,9 @@ def test_the_loss_is_the_two_teachers_confident_labels_on_the_mixed_strong_view(
         for j in (i, partner):
             weak = views['unsup_weak'][j : j + 1]
             with torch.no_grad():
-                logits = sum(teacher.encode_decode(weak, whole(weak)) for teacher in model.teacher.members) / 2
+                logits = (
+                    sum(teacher.encode_decode(weak, full_image_metas(weak)) for teacher in model.teacher.members) / 2
+                )
             prob.append(logits.softmax(1)[0])
             strong.append(views['unsup_strong'][j])
             valid.append(data['data_samples']['unsup_weak'][j].valid.data[0])
@@ -389,7 +391,7 @@ def test_the_loss_is_the_two_teachers_confident_labels_on_the_mixed_strong_view(
         strong, prob = (torch.where(box, pair[1], pair[0]) for pair in (strong, prob))
         valid = torch.where(box, valid[1], valid[0])
         with torch.no_grad():
-            log_prob = model.student.encode_decode(strong[None], whole(strong[None])).log_softmax(1)[0]
+            log_prob = model.student.encode_decode(strong[None], full_image_metas(strong[None])).log_softmax(1)[0]
         confidence, labels = prob.max(0)
         use = valid & (confidence >= model.threshold)
         entropy = -log_prob.gather(0, labels[None])[0]
@@ -397,10 +399,12 @@ def test_the_loss_is_the_two_teachers_confident_labels_on_the_mixed_strong_view(
         kept, count = kept + use.sum().item(), count + valid.sum().item()
     assert 0 < kept < count
     ramp = (1 - math.cos(math.pi * 3 / 4)) / 2
-    assert found['loss_con'].item() == pytest.approx(1.5 * ramp * total / kept, rel=1e-4)
+    assert found['loss_consistency'].item() == pytest.approx(1.5 * ramp * total / kept, rel=1e-4)
     assert found['kept'].item() == pytest.approx(kept / count)
     model.noise.epsilon = 20.0
-    assert losses(model, data, iteration=5)['loss_con'].item() != pytest.approx(found['loss_con'].item(), rel=1e-2)
+    assert losses(model, data, iteration=5)['loss_consistency'].item() != pytest.approx(
+        found['loss_consistency'].item(), rel=1e-2
+    )
 
 
 @pytest.mark.parametrize('classes', [2, 4])
@@ -421,10 +425,10 @@ def test_losses_are_finite_not_zero_and_reach_the_student_only(classes):
         optimizer.step()
         model.after_step()
         assert all(torch.isfinite(value) for value in found.values())
-        expected = {'loss_seg', 'acc_seg'} | ({'loss_con', 'kept'} if iteration >= 2 else set())
+        expected = {'loss_seg', 'acc_seg'} | ({'loss_consistency', 'kept'} if iteration >= 2 else set())
         assert set(found) == expected
         if iteration > 2:
-            assert 0 < found['loss_con'] < 10 and found['kept'] == 1
+            assert 0 < found['loss_consistency'] < 10 and found['kept'] == 1
     assert all(p.grad is None for p in model.teacher.parameters())
 
 
@@ -432,7 +436,7 @@ def test_a_sigmoid_head_trains():
     head = {'segmentor.decode_head.out_channels': 1, 'segmentor.decode_head.threshold': 0.5,
             'segmentor.decode_head.loss_decode': [dict(type='CrossEntropyLoss', use_sigmoid=True)]}  # fmt: skip
     history = train(build('psmt', **head), 6)
-    assert all(0 < step['loss_con'] < 10 for step in history[3:])
+    assert all(0 < step['loss_consistency'] < 10 for step in history[3:])
 
 
 def test_labels_that_are_all_ignored_or_all_background_are_no_trouble():
@@ -440,7 +444,7 @@ def test_labels_that_are_all_ignored_or_all_background_are_no_trouble():
     train(model, 5)
     model.train()
     found = losses(model, batch(seed=5), 5)
-    assert found['loss_con'] == 0 and found['kept'] == 0
+    assert found['loss_consistency'] == 0 and found['kept'] == 0
     model.parse_losses(found)[0].backward()
     assert all(torch.isfinite(p.grad).all() for p in model.student.parameters())
 
@@ -448,13 +452,13 @@ def test_labels_that_are_all_ignored_or_all_background_are_no_trouble():
         teacher.decode_head.conv_seg.weight.zero_()
         teacher.decode_head.conv_seg.bias.copy_(torch.tensor([200.0, 0.0]))
     found = losses(model, batch(seed=6), 6)
-    assert found['kept'] == 1 and 0 < found['loss_con'] < 10
+    assert found['kept'] == 1 and 0 < found['loss_consistency'] < 10
 
     data = batch(seed=7)
     for sample in data['data_samples']['unsup_weak']:
         sample.valid.data[:] = False
     found = losses(model, data, 7)
-    assert found['loss_con'] == 0 and found['kept'] == 0
+    assert found['loss_consistency'] == 0 and found['kept'] == 0
 
 
 @pytest.mark.parametrize(
@@ -475,7 +479,7 @@ def test_bfloat16_autocast_trains():
     model = build('psmt')
     with torch.autocast('cpu', dtype=torch.bfloat16):
         history = train(model, 5)
-    assert all(math.isfinite(v) for step in history for v in step.values()) and history[-1]['loss_con'] > 0
+    assert all(math.isfinite(v) for step in history for v in step.values()) and history[-1]['loss_consistency'] > 0
 
 
 def test_an_ensemble_of_one_is_that_one():

@@ -42,7 +42,7 @@ def test_losses_are_finite_not_zero_and_reach_the_student_only(name):
     model = build(name)
     history = train(model, 8)[4:]
     keys = {k for k in history[-1] if 'loss' in k}
-    assert keys == ({'loss_seg', 'loss_con'} | ({'loss_tra'} if name == 'aclnet' else set()))
+    assert keys == ({'loss_seg', 'loss_consistency'} | ({'loss_contrast'} if name == 'aclnet' else set()))
     for key in keys:
         values = [h[key] for h in history]
         assert all(0 < v < 100 for v in values), (key, values)
@@ -125,7 +125,7 @@ def test_mean_teacher_consistency_is_the_mean_squared_error_of_probabilities():
             total += ((p - q) ** 2).mean(0)[known].sum().item()
             count += known.sum().item()
     ramp = sigmoid_rampup(5 - 2, 4)
-    assert found['loss_con'].item() == pytest.approx(10 * ramp * total / count, rel=1e-4)
+    assert found['loss_consistency'].item() == pytest.approx(10 * ramp * total / count, rel=1e-4)
 
 
 # ------------------------------------------------------------------ ACL-Net
@@ -145,13 +145,13 @@ ROWS = {
 def test_every_row_of_the_ablation_trains(row):
     model = build('aclnet', **ROWS[row])
     last = train(model, 6)[-1]
-    assert last['loss_con'] > 0
-    assert ('loss_tra' in last) == (row != 'I')
+    assert last['loss_consistency'] > 0
+    assert ('loss_contrast' in last) == (row != 'I')
     assert bool(model.caa_head.has_clusters) == (row in ('IV-a', 'IV-b', 'V'))
 
 
 def test_row_one_is_plain_self_training_on_the_teachers_labels():
-    """Without components, loss_con is cross-entropy + Dice with the teacher's own labels."""
+    """Without components, loss_consistency is cross-entropy + Dice with the teacher's own labels."""
     changes = dict(ROWS['I'], **{'segmentor.decode_head.dropout_ratio': 0, 'cutmix': dict(prob=0.0)})
     model = build('aclnet', **changes)
     train(model, 4)
@@ -162,30 +162,32 @@ def test_row_one_is_plain_self_training_on_the_teachers_labels():
     prob = probabilities(model.run_teacher(views['unsup_weak']))
     logits = model.student.encode_decode(views['unsup_strong'], [dict(img_shape=(SIDE, SIDE))] * 3)
     labels = hard_labels(prob, torch.ones(3, SIDE, SIDE, dtype=torch.bool))
-    torch.testing.assert_close(found['loss_con'], 0.5 * pseudo_label_loss(logits, prob, labels))
+    torch.testing.assert_close(found['loss_consistency'], 0.5 * pseudo_label_loss(logits, prob, labels))
 
 
 def test_the_total_is_the_weighted_sum_of_its_terms():
-    """``L = L_seg + lambda_con L_con + lambda_tra L_tra`` (Eq. 13)."""
+    """``L = L_seg + consistency_weight L_con + contrast_weight L_tra`` (Eq. 13)."""
     model = build('aclnet')
     train(model, 8)
     model.eval()
     state = deepcopy(model.state_dict())  # a step fills the bank
 
-    def step(lambda_con, lambda_tra):
+    def step(consistency_weight, contrast_weight):
         model.load_state_dict(state)
-        model.lambda_con, model.lambda_tra = lambda_con, lambda_tra
+        model.consistency_weight, model.contrast_weight = consistency_weight, contrast_weight
         return losses(model, batch(seed=5), iteration=8)
 
     terms = step(1, 1)
     total, _ = model.parse_losses(step(0.3, 0.7))
-    assert terms['loss_con'] > 0 and terms['loss_tra'] > 0
-    torch.testing.assert_close(total, terms['loss_seg'] + 0.3 * terms['loss_con'] + 0.7 * terms['loss_tra'])
+    assert terms['loss_consistency'] > 0 and terms['loss_contrast'] > 0
+    torch.testing.assert_close(
+        total, terms['loss_seg'] + 0.3 * terms['loss_consistency'] + 0.7 * terms['loss_contrast']
+    )
 
 
 def test_affinities_of_labelled_images_are_taught_by_their_masks():
-    """loss_aff is the loss of the student's map on the labelled views; a cell on a boundary or unknown has no say."""
-    model = build('aclnet', lambda_aff=2.0, **{'segmentor.decode_head.dropout_ratio': 0})
+    """loss_affinity is that of the student's map on the labelled views; a cell on a boundary has no say."""
+    model = build('aclnet', affinity_weight=2.0, **{'segmentor.decode_head.dropout_ratio': 0})
     train(model, 4)
     model.eval()
     data = batch(seed=5)
@@ -209,27 +211,29 @@ def test_affinities_of_labelled_images_are_taught_by_their_masks():
     seen = torch.ones(3, SIDE // 8, SIDE // 8, dtype=torch.bool)
     seen[:, 0] = False  # the second row of cells is half known
     expected = affinity_loss(model.affinity_head(feature, seen.flatten(1)).map, *pure.flatten(2).flip(0))
-    torch.testing.assert_close(found['loss_aff'], 2 * expected)
+    torch.testing.assert_close(found['loss_affinity'], 2 * expected)
 
 
 def test_the_loss_of_labelled_affinities_falls_and_is_part_of_the_contrast():
-    history = [step['loss_aff'] for step in train(build('aclnet', lambda_aff=2.0), 40)[2:]]
+    history = [step['loss_affinity'] for step in train(build('aclnet', affinity_weight=2.0), 40)[2:]]
     assert 0 < sum(history[-5:]) < 0.8 * sum(history[:5])
-    assert 'loss_aff' not in train(build('aclnet', lambda_aff=2.0, **ROWS['I']), 4)[-1]
+    assert 'loss_affinity' not in train(build('aclnet', affinity_weight=2.0, **ROWS['I']), 4)[-1]
 
 
 def test_affinities_are_taught_during_the_warm_up_too():
     """The same loss on the labelled views alone, and nothing else of ACL-Net yet."""
-    model = build('aclnet', lambda_aff=2.0)
+    model = build('aclnet', affinity_weight=2.0)
     model.eval()
     data = batch(seed=5)
     found = losses(model, data, iteration=0)
-    assert {name for name in found if name.startswith('loss')} == {'loss_seg', 'loss_aff'}
+    assert {name for name in found if name.startswith('loss')} == {'loss_seg', 'loss_affinity'}
     views = model.data_preprocessor(data, training=True)['inputs']
     with model.student_tap:
         model.student(views['sup'])
     feature = model._on_grid(model.student_tap.pop(), views['sup'])
-    torch.testing.assert_close(found['loss_aff'], model.labelled_affinity_loss(feature, data['data_samples']['sup']))
+    torch.testing.assert_close(
+        found['loss_affinity'], model.labelled_affinity_loss(feature, data['data_samples']['sup'])
+    )
 
 
 def test_refinement_waits_for_the_affinity():
@@ -277,13 +281,13 @@ def test_rows_as_vectors_need_and_take_the_number_of_pixels():
     with pytest.raises(ValueError, match='contrast=dict'):
         build('aclnet', **changes)
     model = build('aclnet', **changes, **{'contrast.dim': (SIDE // 8) ** 2})
-    assert train(model, 5)[-1]['loss_tra'] > 0
+    assert train(model, 5)[-1]['loss_contrast'] > 0
 
 
 @pytest.mark.parametrize('changes', [dict(feature_source=1), {'affinity': dict(num_heads=2)}])
 def test_other_features_and_more_heads_train(changes):
     model = build('aclnet', **changes)
-    assert train(model, 5)[-1]['loss_tra'] > 0
+    assert train(model, 5)[-1]['loss_contrast'] > 0
 
 
 def test_more_classes_are_refused_by_aclnet_and_taken_by_mean_teacher():
@@ -294,7 +298,7 @@ def test_more_classes_are_refused_by_aclnet_and_taken_by_mean_teacher():
     for iteration in range(4):
         found = losses(model, batch(seed=iteration, classes=4), iteration)
         assert all(torch.isfinite(value).all() for value in found.values())
-    assert found['loss_con'] > 0
+    assert found['loss_consistency'] > 0
 
 
 def test_aggregation_without_contrast_is_refused():

@@ -14,7 +14,7 @@ from torch import nn
 
 from mmseg_acl.models.losses import PolypDiceLoss, affinity_loss, pseudo_label_loss, soft_dice_loss
 from mmseg_acl.models.semi.feature_tap import FeatureTap
-from mmseg_acl.models.semi.joint_pass import joint_pass, sum_losses, take
+from mmseg_acl.models.semi.joint_pass import joint_pass, slice_batch, sum_losses
 from mmseg_acl.models.semi.mixing import CutMix, mix
 from mmseg_acl.models.semi.pseudo_label import foreground_dice, hard_labels, probabilities
 from mmseg_acl.models.semi.rampup import sigmoid_rampup
@@ -325,7 +325,7 @@ def test_joint_pass_shows_batchnorm_both_parts():
 
 def test_take_slices_nested_outputs():
     x = torch.arange(4)
-    out = take([x, (x, {'a': x}), 'name'], slice(1, 3))
+    out = slice_batch([x, (x, {'a': x}), 'name'], slice(1, 3))
     assert out[0].tolist() == out[1][0].tolist() == out[1][1]['a'].tolist() == [1, 2] and out[2] == 'name'
 
 

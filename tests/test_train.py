@@ -60,13 +60,13 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
     assert [line['step'] for line in steps] == list(range(1, 9))
     expected = {
         'supervised': 'decode.loss_ce',
-        'mean_teacher': 'loss_con',
-        'aclnet': 'loss_tra',
-        'ael': 'loss_con_sup',
-        'eln': 'loss_strong',
-        'cac': 'loss_con',
+        'mean_teacher': 'loss_consistency',
+        'aclnet': 'loss_contrast',
+        'ael': 'loss_consistency_labelled',
+        'eln': 'loss_consistency_strong',
+        'cac': 'loss_consistency',
         'u2pl': 'loss_contrast',
-        'psmt': 'loss_con',
+        'psmt': 'loss_consistency',
         'cafd': 'loss_label',
     }[method]
     assert steps[-1][expected] > 0
@@ -125,7 +125,7 @@ def test_mixed_precision_trains_on_a_cpu(synthetic_root, tmp_path):
     options = ['--cfg-options', 'train_cfg.max_iters=5', 'train_cfg.val_begin=99']
     run_tool('train.py', config('aclnet'), '--work-dir', tmp_path, '--amp', *options, data=synthetic_root)
     last = [line for line in logged(tmp_path) if 'loss' in line][-1]
-    assert all(0 < last[key] < 100 for key in ('loss_seg', 'loss_con', 'loss_tra'))
+    assert all(0 < last[key] < 100 for key in ('loss_seg', 'loss_consistency', 'loss_contrast'))
     state = read_checkpoint(tmp_path / 'iter_5.pth')['state_dict']
     assert all(value.dtype != torch.bfloat16 for value in state.values()), 'weights stay in full precision'
 

@@ -20,9 +20,9 @@ from mmseg_acl.datasets import (
     PadFields,
     RandomGaussianBlur,
     Views,
-    branch_collate,
     read_polyp_mask,
     transforms,
+    view_collate,
 )
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / '_base_' / 'datasets'
@@ -327,14 +327,14 @@ def test_collation_keeps_views_and_order():
         sample(2, 'weak', 'strong'),
         sample(3, 'weak', 'strong'),
     ]
-    out = branch_collate(batch)
+    out = view_collate(batch)
     assert {view: [int(x[0, 0, 0]) for x in xs] for view, xs in out['inputs'].items()} == {
         'sup': [0, 1],
         'weak': [2, 3],
         'strong': [2, 3],
     }
     assert out['data_samples']['strong'] == [(2, 'strong'), (3, 'strong')]
-    assert FUNCTIONS.get('branch_collate') is branch_collate
+    assert FUNCTIONS.get('view_collate') is view_collate
 
 
 def test_transforms_are_registered():

@@ -296,7 +296,7 @@ def check_run(model, batches) -> None:
         optimizer.step()
         model.after_step()
         values = {key: value.item() for key, value in found.items() if 'loss' in key}
-        names = {'loss_seg'} if iteration < warmup else {'loss_seg', 'loss_con', 'loss_contrast'}
+        names = {'loss_seg'} if iteration < warmup else {'loss_seg', 'loss_consistency', 'loss_contrast'}
         assert values.keys() == names and all(0 < value < 100 for value in values.values()), (iteration, values)
     assert (model.bank.fill > 0).all(), model.bank.fill
     assert all(p.isfinite().all() for p in model.parameters())
@@ -342,7 +342,7 @@ def test_padding_and_unknown_labels_alone_are_finite_and_reach_every_parameter()
     for sample in data['data_samples']['unsup_weak']:
         sample.valid.data[:] = False
     found = losses(model, data, 4)
-    assert found['loss_con'] == 0 and found['loss_contrast'] == 0 and not model.bank.fill.any()
+    assert found['loss_consistency'] == 0 and found['loss_contrast'] == 0 and not model.bank.fill.any()
     model.parse_losses(found)[0].backward()
     for module in (model.student, model.projector):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
@@ -355,7 +355,7 @@ def test_background_alone_is_finite():
         sample.gt_sem_seg.data[:] = 0
     model.teacher.decode_head.conv_seg.bias.data[:] = torch.tensor([50.0, -50.0])
     found = losses(model, data, 6)
-    assert all(torch.isfinite(value).all() for value in found.values()) and found['loss_con'] > 0
+    assert all(torch.isfinite(value).all() for value in found.values()) and found['loss_consistency'] > 0
 
 
 def test_a_resumed_run_equals_an_unbroken_one():
@@ -373,7 +373,7 @@ def test_bfloat16_autocast_trains():
     model = build('u2pl')
     with torch.autocast('cpu', dtype=torch.bfloat16):
         history = train(model, 5)
-    assert all(0 < history[-1][key] < 100 for key in ('loss_seg', 'loss_con', 'loss_contrast'))
+    assert all(0 < history[-1][key] < 100 for key in ('loss_seg', 'loss_consistency', 'loss_contrast'))
 
 
 @pytest.mark.parametrize(

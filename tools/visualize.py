@@ -10,13 +10,13 @@ from mmseg_acl.engine import user_errors
 from mmseg_acl.evaluation.cross_dataset import OWN, TEST_SETS
 from mmseg_acl.visualization.affinity import draw_affinities
 from mmseg_acl.visualization.overlay import draw_failures, draw_overlays
-from mmseg_acl.visualization.predictions import RUN_FORM, Run, parse_run
+from mmseg_acl.visualization.predictions import RUN_FORM, TrainedRun, parse_run
 from mmseg_acl.visualization.scores import draw_curves, draw_distribution, parse_named
 from mmseg_acl.visualization.style import save_figure
 from mmseg_acl.visualization.tsne import draw_tsne
 
 
-def _runs(args: argparse.Namespace) -> list[Run]:
+def _runs(args: argparse.Namespace) -> list[TrainedRun]:
     return [parse_run(run) for run in args.runs]
 
 

@@ -14,5 +14,5 @@ model = dict(
     bank_min_keys=64,
     refinement=dict(num_iters=3),
     refine_after=80,
-    lambda_tra=0.05,
+    contrast_weight=0.05,
 )

@@ -20,8 +20,8 @@ from mmseg_acl.datasets.transforms import (
     PadFields,
     RandomGaussianBlur,
     Views,
-    branch_collate,
     read_polyp_mask,
+    view_collate,
 )
 from mmseg_acl.datasets.two_crops import TwoCrops
 from mmseg_acl.datasets.unlabelled_folder import UnlabelledFolder
@@ -44,7 +44,7 @@ __all__ = [
     'TwoCrops',
     'UnlabelledFolder',
     'Views',
-    'branch_collate',
+    'view_collate',
     'default_data_root',
     'draw_partitions',
     'read_list',

@@ -256,7 +256,7 @@ class Views(BaseTransform):
 
 
 @FUNCTIONS.register_module()
-def branch_collate(batch: Sequence[dict]) -> dict:
+def view_collate(batch: Sequence[dict]) -> dict:
     """Collate samples made by `Views`, view by view; samples may have different views.
 
     Args:

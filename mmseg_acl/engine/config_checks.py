@@ -59,7 +59,7 @@ def check_options(config: Config, options: dict) -> None:
                 f'--cfg-options {option} would change nothing: {key!r} is a variable of the config file, whose value '
                 'has been copied to where it is used. Set it there, as in train_dataloader.dataset.... or model....'
             )
-        raise ValueError(f'--cfg-options {option}: a run reads no {key!r}{_meant(key, RUN_KEYS)}')
+        raise ValueError(f'--cfg-options {option}: a run reads no {key!r}{did_you_mean(key, RUN_KEYS)}')
 
 
 def check_config(config: Config) -> None:
@@ -75,21 +75,21 @@ def check_config(config: Config) -> None:
         meant = difflib.get_close_matches(key, RUN_KEYS, 1, ALIKE)
         if key not in RUN_KEYS and meant:
             raise ValueError(
-                f'the config sets {key!r}, which a run does not read{_meant(key, RUN_KEYS)} Rename it, also if it is '
-                'a variable of your own'
+                f'the config sets {key!r}, which a run does not read{did_you_mean(key, RUN_KEYS)} Rename it, also if '
+                'it is a variable of your own'
             )
     for path, found, allowed in _looked_up(config):
         unknown = sorted(set(found) - allowed)
         if unknown:
             raise ValueError(
-                f'{path} sets {unknown[0]!r}, which is not read{_meant(unknown[0], allowed)} There are '
+                f'{path} sets {unknown[0]!r}, which is not read{did_you_mean(unknown[0], allowed)} There are '
                 f'{", ".join(sorted(allowed))}'
             )
     hooks = config.get('default_hooks') or {}
     for name, hook in hooks.items():
         if isinstance(hook, dict) and 'type' not in hook:
             others = [other for other in hooks if other != name]
-            raise ValueError(f'default_hooks sets {name!r}, which has no type{_meant(name, others)}')
+            raise ValueError(f'default_hooks sets {name!r}, which has no type{did_you_mean(name, others)}')
     _check_optimizers(config.optim_wrapper)
     _check_numbers(config)
     launcher = config.get('launcher', 'none')
@@ -112,7 +112,9 @@ def _check_optimizers(wrapper: dict) -> None:
         kind = (part.get('optimizer') or {}).get('type')
         if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
             known = sorted(_torch_optimizers())
-            raise ValueError(f'the optimizer {kind!r} is unknown{_meant(kind, known)} There are {", ".join(known)}')
+            raise ValueError(
+                f'the optimizer {kind!r} is unknown{did_you_mean(kind, known)} There are {", ".join(known)}'
+            )
 
 
 def _torch_optimizers() -> set[str]:
@@ -161,6 +163,6 @@ def _looked_up(part: dict, path: str = '') -> Iterator[tuple[str, dict, set[str]
         yield from _looked_up(value, inner)
 
 
-def _meant(key: str, known: Iterable[str]) -> str:
+def did_you_mean(key: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(key, known, 1, 0.6)
     return f'. Did you mean {near[0]!r}?' if near else '.'

@@ -145,7 +145,7 @@ def build_runner(config: Config) -> Runner:
         _ = runner.train_loop, runner.val_loop
     except (AssertionError, AttributeError, IndexError, RuntimeError, ZeroDivisionError) as error:
         # How the stack refuses what it does not check: the parts of a config do not fit.
-        raise ValueError(f'the config cannot be built: {_told(error)}') from error
+        raise ValueError(f'the config cannot be built: {error_text(error)}') from error
     rehearse(runner)
     return runner
 
@@ -180,7 +180,7 @@ def train(runner: Runner) -> None:
                 hook.stop_if_asked(runner)
         if first.done:
             raise _Defect(f'at iteration {runner.iter + 1}') from error
-        raise ValueError(f'the run failed before its first step was done: {_told(error)}') from error
+        raise ValueError(f'the run failed before its first step was done: {error_text(error)}') from error
 
 
 class _FirstStep(Hook):
@@ -198,7 +198,7 @@ class _Defect(Exception):
     """Passes through ``user_errors`` with the traceback of its cause."""
 
 
-def _told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What an error says; of an assertion without words, what was asserted."""
     if str(error):
         return f'{type(error).__name__}: {error}'

@@ -68,7 +68,7 @@ def _check_views(model: nn.Module, sample: dict, source: str, labelled: bool) ->
             raise ValueError(
                 f'{type(model).__name__} needs views, but the pipeline of the {source} packs single images: '
                 "end it with dict(type='Views', ...), as configs/_base_/datasets/semi_128.py does, and use "
-                'branch_collate'
+                'view_collate'
             )
         if labelled and 'sup' not in sample['inputs']:
             raise ValueError(

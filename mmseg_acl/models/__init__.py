@@ -1,5 +1,5 @@
 from mmseg_acl.models import losses
-from mmseg_acl.models.data_preprocessor import MultiBranchSegDataPreprocessor
+from mmseg_acl.models.data_preprocessor import MultiViewSegDataPreprocessor
 from mmseg_acl.models.heads import (
     ACLHead,
     AffinityHead,
@@ -27,7 +27,7 @@ __all__ = [
     'FocusedBlock',
     'LocalAffinity',
     'MeanTeacher',
-    'MultiBranchSegDataPreprocessor',
+    'MultiViewSegDataPreprocessor',
     'PSMT',
     'PseudoLabelRefiner',
     'SemiSupervisedSegmentor',

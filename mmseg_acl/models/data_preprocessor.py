@@ -12,7 +12,7 @@ from mmseg_acl.models.semi.pseudo_label import IGNORE
 
 
 @MODELS.register_module()
-class MultiBranchSegDataPreprocessor(BaseDataPreprocessor):
+class MultiViewSegDataPreprocessor(BaseDataPreprocessor):
     """Apply one mmseg data preprocessor to each branch of ``{'inputs': {branch: images}, 'data_samples': ...}``.
 
     A batch without branches (validation, test) goes through as it would in plain mmseg. The maps that mmseg does

@@ -12,13 +12,20 @@ from mmengine.dataset import pseudo_collate
 
 from mmseg_acl.models import ACLNet
 from mmseg_acl.visualization.inspection import PANELS, inspection_panels
-from mmseg_acl.visualization.predictions import Run, choose_images, list_images, open_run, open_sets, read_truth
+from mmseg_acl.visualization.predictions import (
+    TrainedRun,
+    choose_images,
+    list_images,
+    open_run,
+    open_sets,
+    read_truth,
+)
 from mmseg_acl.visualization.style import paper_style, picture_grid
 
 
 @torch.no_grad()
 def draw_affinities(
-    run: Run,
+    run: TrainedRun,
     datasets: Sequence[str] | None = None,
     images: Sequence[str] | None = None,
     first: int = 4,

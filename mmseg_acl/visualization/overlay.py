@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mmseg_acl.engine import load_config
-from mmseg_acl.visualization.predictions import Run, choose_images, list_images, open_sets, predict
+from mmseg_acl.visualization.predictions import TrainedRun, choose_images, list_images, open_sets, predict
 from mmseg_acl.visualization.style import paper_style, picture_grid
 
 # The paper's colours, RGB.
@@ -39,7 +39,7 @@ def draw_overlap(image: np.ndarray, mask: np.ndarray, found: np.ndarray, opacity
 
 
 def draw_overlays(
-    runs: Sequence[Run],
+    runs: Sequence[TrainedRun],
     datasets: Sequence[str] | None = None,
     images: Sequence[str] | None = None,
     first: int = 4,
@@ -76,7 +76,7 @@ def draw_overlays(
         return picture_grid(rows, ['Input', 'Ground truth', *(run.name for run in runs)], notes, legend)
 
 
-def draw_failures(run: Run, datasets: Sequence[str] | None = None, count: int = 8) -> Figure:
+def draw_failures(run: TrainedRun, datasets: Sequence[str] | None = None, count: int = 8) -> Figure:
     """The images with the worst Dice, the prediction's contour in yellow and the mask's in red (Figure 8).
 
     Args:

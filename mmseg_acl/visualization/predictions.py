@@ -30,7 +30,7 @@ RUN_PATTERN = re.compile(
 Key = tuple[str, str]
 
 
-class Run(NamedTuple):
+class TrainedRun(NamedTuple):
     """A trained network.
 
     Attributes:
@@ -73,7 +73,7 @@ class Prediction(NamedTuple):
         return read_image(self.path)
 
 
-def parse_run(text: str) -> Run:
+def parse_run(text: str) -> TrainedRun:
     """A run from its form on a command line; the name is the folder of the config unless it is given.
 
     Raises:
@@ -86,10 +86,10 @@ def parse_run(text: str) -> Run:
             'ACL-Net=configs/aclnet/mbv2_kvasir_eighth.py:work_dirs/aclnet/mbv2_kvasir_eighth/iter_1200.pth@teacher'
         )
     name = match['name'] or Path(match['config']).resolve().parent.name
-    return Run(name, match['config'], match['checkpoint'], match['network'])
+    return TrainedRun(name, match['config'], match['checkpoint'], match['network'])
 
 
-def open_run(run: Run) -> tuple[Config, nn.Module]:
+def open_run(run: TrainedRun) -> tuple[Config, nn.Module]:
     """The config and the model of a run, in eval mode, set to predict on the run's network.
 
     Raises:
@@ -156,7 +156,7 @@ def choose_images(known: Sequence[Key], names: Sequence[str] | None, first: int)
 
 @torch.no_grad()
 def predict(
-    run: Run, datasets: Sequence[str] | None = None, keys: Sequence[Key] | None = None
+    run: TrainedRun, datasets: Sequence[str] | None = None, keys: Sequence[Key] | None = None
 ) -> Iterator[Prediction]:
     """What a run predicts at probability 0.5, at the original size, image by image.
 

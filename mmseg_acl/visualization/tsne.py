@@ -12,7 +12,14 @@ from mmengine.dataset import pseudo_collate
 from rich.progress import track
 
 from mmseg_acl.models.semi.feature_tap import FeatureTap
-from mmseg_acl.visualization.predictions import Run, choose_images, list_images, open_run, open_sets, read_truth
+from mmseg_acl.visualization.predictions import (
+    TrainedRun,
+    choose_images,
+    list_images,
+    open_run,
+    open_sets,
+    read_truth,
+)
 from mmseg_acl.visualization.style import WIDTH, new_figure, paper_style, wrap
 
 # As in the paper, in shades that all tell apart.
@@ -23,7 +30,7 @@ MIN_PIXELS = 5
 
 @torch.no_grad()
 def collect_features(
-    run: Run,
+    run: TrainedRun,
     datasets: Sequence[str] | None = None,
     images: Sequence[str] | None = None,
     first: int = 16,
@@ -75,7 +82,7 @@ def collect_features(
 
 
 def draw_tsne(
-    runs: Sequence[Run],
+    runs: Sequence[TrainedRun],
     datasets: Sequence[str] | None = None,
     images: Sequence[str] | None = None,
     first: int = 16,

@@ -72,7 +72,7 @@ class Parts:
 
     def contrast(self) -> None:
         """The contrastive loss and its gradients at the student's affinity; keys are stored."""
-        self.acl(*self.found, self.p_fg)['loss_tra'].backward()
+        self.acl(*self.found, self.p_fg)['loss_contrast'].backward()
         self._forget()
 
     def _forget(self) -> None:
@@ -88,17 +88,17 @@ class Parts:
         """One run of k-means, from the last clusters on."""
         self.caa.update(self.acl.bank, 0)
 
-    def whole(self) -> None:
+    def full_image_metas(self) -> None:
         """All of it as a step runs it, for its memory."""
         student, teacher = self.student_head(self.features), self.teach()
-        loss = self.acl(student, teacher, self.p_fg)['loss_tra']
+        loss = self.acl(student, teacher, self.p_fg)['loss_contrast']
         self.caa(student, teacher)
         loss.backward()
 
 
 def prepare(setting: Setting) -> Callable[[], None]:
     """Build the run whose memory is measured; a tiny one before loads what libraries load."""
-    Parts(Setting(4, 2, 64, 5)).whole()
+    Parts(Setting(4, 2, 64, 5)).full_image_metas()
     return Parts(setting).whole
 
 

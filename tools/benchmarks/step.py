@@ -234,7 +234,7 @@ def breakdown(step: Step, rounds: int) -> dict[str, float]:
     def contrast(run: Callable) -> Callable:
         def wrapped(*args: Any) -> Any:
             found = run(*args)
-            found['loss_tra'].register_hook(mark('contrast'))
+            found['loss_contrast'].register_hook(mark('contrast'))
             return found
 
         return wrapped

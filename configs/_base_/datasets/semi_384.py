@@ -43,7 +43,7 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='SourceRatioSampler', ratio=(4, 4)),
-    collate_fn=dict(type='branch_collate'),
+    collate_fn=dict(type='view_collate'),
     dataset=dict(
         type='SemiSupervisedDataset',
         labelled=dict(type='PolypDataset', pipeline=sup_pipeline),

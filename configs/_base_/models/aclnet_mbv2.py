@@ -1,6 +1,6 @@
-# ACL-Net on the laptop track: 128 x 128, 1200 iterations. lambda_con, lambda_aff, feature_source, CutMix, num_iters
-# and weighted were chosen on kvasir/dev (results/laptop/README.md); lambda_tra and the teacher's decay suit the short
-# run.
+# ACL-Net on the laptop track: 128 x 128, 1200 iterations. consistency_weight, affinity_weight, feature_source,
+# CutMix, num_iters and weighted were chosen on kvasir/dev (results/laptop/README.md); contrast_weight and the
+# teacher's decay suit the short run.
 _base_ = './deeplabv3_mbv2-d8.py'
 segmentor = _base_.model
 model = dict(
@@ -17,7 +17,7 @@ model = dict(
     refine_after=100,
     feature_source=2,  # of the encoder, 96 channels at stride 8
     cutmix=dict(prob=0.0),
-    lambda_con=1.0,
-    lambda_tra=0.05,
-    lambda_aff=2.0,
+    consistency_weight=1.0,
+    contrast_weight=0.05,
+    affinity_weight=2.0,
 )

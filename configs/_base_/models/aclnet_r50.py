@@ -13,6 +13,6 @@ model = dict(
     refinement=dict(local='paper', schedule='sequential', num_iters=10, alphas=(0.3, 0.7)),
     refine_after=1690,
     cutmix=dict(prob=0.5),
-    lambda_con=0.5,
-    lambda_tra=0.5,
+    consistency_weight=0.5,
+    contrast_weight=0.5,
 )

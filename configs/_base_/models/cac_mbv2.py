@@ -10,5 +10,5 @@ model = dict(
     num_keys=1024,
     threshold=0.75,
     tau=0.1,
-    lambda_con=0.1,
+    contrast_weight=0.1,
 )

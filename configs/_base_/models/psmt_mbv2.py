@@ -11,7 +11,7 @@ model = dict(
     warmup_iters=150,
     alternate_every=50,
     threshold=0.6,
-    unsup_weight=1.5,
+    consistency_weight=1.5,
     rampup_iters=180,
     cutmix=dict(prob=1.0, beta=(4.0, 4.0)),
     noise=dict(epsilon=2.0),

@@ -9,7 +9,7 @@ model = dict(
     warmup_iters=845,  # 5 of 80 epochs
     alternate_every=169,  # an epoch
     threshold=0.6,
-    unsup_weight=1.5,
+    consistency_weight=1.5,
     rampup_iters=2028,  # 12 epochs
     cutmix=dict(prob=1.0, beta=(4.0, 4.0)),
     noise=dict(epsilon=2.0),

@@ -1,5 +1,5 @@
 # U2PL on the laptop track: 128 x 128, 1200 iterations; total_iters is the schedule's. An image has a ninth of the
-# pixels, and so has the bank. Not searched; lambda_contrast is lowered to a few tenths of the supervised loss.
+# pixels, and so has the bank. Not searched; contrast_weight is lowered to a few tenths of the supervised loss.
 _base_ = './deeplabv3_mbv2-d8.py'
 segmentor = _base_.model
 model = dict(
@@ -8,8 +8,8 @@ model = dict(
     segmentor=segmentor,
     teacher_momentum=0.99,
     warmup_iters=150,
-    lambda_con=1.0,
-    lambda_contrast=0.1,
+    consistency_weight=1.0,
+    contrast_weight=0.1,
     drop=0.2,
     bank_size=(5500, 3300),
     cutmix=dict(prob=0.5),

@@ -7,8 +7,8 @@ model = dict(
     segmentor=segmentor,
     teacher_momentum=0.99,
     warmup_iters=169,  # 1 of 80 epochs
-    lambda_con=1.0,
-    lambda_contrast=1.0,
+    consistency_weight=1.0,
+    contrast_weight=1.0,
     drop=0.2,
     bank_size=(50000, 30000),
     cutmix=dict(prob=0.5),

@@ -196,7 +196,7 @@ class ACLHead(BaseModule):
             valid: (B, N) bool, false on padding. None for all.
 
         Returns:
-            ``loss_tra``, the mean over anchors, which is a zero that reaches the student while a
+            ``loss_contrast``, the mean over anchors, which is a zero that reaches the student while a
             ring holds fewer than ``min_keys`` keys; and, to be watched, ``reliable_share`` (of
             valid pixels), ``foreground_share`` (of reliable pixels), ``positive_cosine`` (mean of
             anchors with their positives; 0 before there is a loss), ``bank_foreground`` and
@@ -230,7 +230,7 @@ class ACLHead(BaseModule):
         reliable = regions.reliable.sum()
         fill = self.bank.fill / self.bank.keys.shape[1]
         return dict(
-            loss_tra=loss,
+            loss_contrast=loss,
             reliable_share=reliable / valid.sum().clamp(min=1),
             foreground_share=regions.foreground.sum() / reliable.clamp(min=1),
             positive_cosine=cosine,

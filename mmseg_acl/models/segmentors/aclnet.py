@@ -61,10 +61,10 @@ class ACLNet(SemiSupervisedSegmentor):
         use_contrast: Switch of AC.
         use_aggregation: Switch of AG; without it Eq. 8 is the mean of the student's and the teacher's map.
         cutmix: Arguments of :class:`~mmseg_acl.models.semi.mixing.CutMix`.
-        lambda_con: Weight of the consistency loss (Eq. 12).
-        lambda_tra: Weight of the contrastive loss (Eq. 4).
-        lambda_aff: Weight of :func:`~mmseg_acl.models.losses.affinity_loss` of the student's map (Eq. 1) on labelled
-            images, a part of AC. The paper has no such loss (0).
+        consistency_weight: Weight of the consistency loss (Eq. 12).
+        contrast_weight: Weight of the contrastive loss (Eq. 4).
+        affinity_weight: Weight of :func:`~mmseg_acl.models.losses.affinity_loss` of the student's map (Eq. 1) on
+            labelled images, a part of AC. The paper has no such loss (0).
         threshold: Pixels of a less confident pseudo-label are ignored, in [0, 1).
         feature_source: ``'head'`` for the feature before the classifier, or the index of a backbone's output.
         feature_stride: Stride at which affinities are computed; features are resized to it.
@@ -88,9 +88,9 @@ class ACLNet(SemiSupervisedSegmentor):
         use_contrast: bool = True,
         use_aggregation: bool = True,
         cutmix: dict | None = None,
-        lambda_con: float = 0.5,
-        lambda_tra: float = 0.5,
-        lambda_aff: float = 0.0,
+        consistency_weight: float = 0.5,
+        contrast_weight: float = 0.5,
+        affinity_weight: float = 0.0,
         threshold: float = 0.0,
         feature_source: str | int = 'head',
         feature_stride: int = 8,
@@ -128,7 +128,11 @@ class ACLNet(SemiSupervisedSegmentor):
         self.refine_after = refine_after
 
         self.cutmix = CutMix(**dict(cutmix or {}, stride=feature_stride))
-        self.lambda_con, self.lambda_tra, self.lambda_aff = lambda_con, lambda_tra, lambda_aff
+        self.consistency_weight, self.contrast_weight, self.affinity_weight = (
+            consistency_weight,
+            contrast_weight,
+            affinity_weight,
+        )
         self.threshold = threshold
         self.feature_stride = feature_stride
 
@@ -138,11 +142,11 @@ class ACLNet(SemiSupervisedSegmentor):
             return super().supervised_loss(images, samples)
         with self.student_tap:
             losses = super().supervised_loss(images, samples)
-        losses['loss_aff'] = self.labelled_affinity_loss(self._on_grid(self.student_tap.pop(), images), samples)
+        losses['loss_affinity'] = self.labelled_affinity_loss(self._on_grid(self.student_tap.pop(), images), samples)
         return losses
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """``loss_seg`` (Eq. 14), ``loss_con`` (12), ``loss_tra`` (4), ``loss_aff``, and scalars to be watched."""
+        """``loss_seg`` (Eq. 14), ``loss_consistency`` (12), ``loss_contrast`` (4), ``loss_affinity``, and scalars."""
         # The teacher labels the weak view; everything is then mixed with one geometry.
         with self.teacher_tap if self.uses_affinity else nullcontext():
             prob = probabilities(self.run_teacher(batch.weak))
@@ -161,18 +165,18 @@ class ACLNet(SemiSupervisedSegmentor):
             student = self.affinity_head(features[-len(strong) :], seen)
         if self.acl_head is not None:
             found = self.acl_head(student, teacher, p_fg, seen)
-            losses.update(found, loss_tra=self.lambda_tra * found['loss_tra'])
+            losses.update(found, loss_contrast=self.contrast_weight * found['loss_contrast'])
             if self.use_aggregation:
                 self.caa_head.update(self.acl_head.bank, self.iteration)
 
         if self.teaches_affinity:
-            losses['loss_aff'] = self.labelled_affinity_loss(features[: -len(strong)], batch.samples)
+            losses['loss_affinity'] = self.labelled_affinity_loss(features[: -len(strong)], batch.samples)
 
         weight = None
         if self.refining:
             prob, _, weight = self.refine(prob, weak, student, teacher, valid)
         labels = hard_labels(prob, valid, self.threshold)
-        losses['loss_con'] = self.lambda_con * pseudo_label_loss(logits, prob, labels, weight)
+        losses['loss_consistency'] = self.consistency_weight * pseudo_label_loss(logits, prob, labels, weight)
         return losses
 
     def labelled_affinity_loss(self, features: Tensor, samples: SampleList) -> Tensor:
@@ -185,14 +189,14 @@ class ACLNet(SemiSupervisedSegmentor):
             samples: B data samples with ``gt_sem_seg``.
 
         Returns:
-            A scalar, times ``lambda_aff``.
+            A scalar, times ``affinity_weight``.
         """
         truth = torch.cat([sample.gt_sem_seg.data for sample in samples])
         prob = torch.stack([truth == 0, truth == 1], dim=1).to(features)
         foreground, known = self._pixels(prob, truth != IGNORE)
         affinity = self.affinity_head(features, known)
         loss = affinity_loss(affinity.map, known & (foreground > _PURE), known & (foreground < 1 - _PURE))
-        return self.lambda_aff * loss
+        return self.affinity_weight * loss
 
     @torch.no_grad()
     def refine(
@@ -249,7 +253,7 @@ class ACLNet(SemiSupervisedSegmentor):
     @property
     def teaches_affinity(self) -> bool:
         """Whether masks teach the affinity of labelled images."""
-        return self.acl_head is not None and self.lambda_aff > 0
+        return self.acl_head is not None and self.affinity_weight > 0
 
     def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """The segmentor and the affinity head."""

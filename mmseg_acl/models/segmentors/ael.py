@@ -88,7 +88,7 @@ class AEL(SemiSupervisedSegmentor):
         self.paste_prob, self.box_prob, self.min_area = paste_prob, box_prob, min_area
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """``loss_seg``, ``loss_con`` and ``loss_con_sup`` (unlabelled, labelled), and scalars to be watched."""
+        """``loss_seg``, ``loss_consistency``, ``loss_consistency_labelled``, and scalars to be watched."""
         batch = self.copy_paste(batch)
         truth = torch.cat([sample.gt_sem_seg.data for sample in batch.samples])
 
@@ -100,8 +100,10 @@ class AEL(SemiSupervisedSegmentor):
 
         losses, logits_sup, logits = self.run_student(batch, strong)
         self.bank.update(probabilities(logits_sup.detach()), truth)
-        losses['loss_con'] = self.consistency_weight * self.consistency(logits, prob, valid)
-        losses['loss_con_sup'] = self.consistency_weight * self.consistency(logits_sup, prob_sup, truth != IGNORE)
+        losses['loss_consistency'] = self.consistency_weight * self.consistency(logits, prob, valid)
+        losses['loss_consistency_labelled'] = self.consistency_weight * self.consistency(
+            logits_sup, prob_sup, truth != IGNORE
+        )
         losses['boxes'] = boxes.flatten(1).any(dim=1).float().mean()
         losses['weakest_class'] = self.bank.confidence.min().clone()
         return losses

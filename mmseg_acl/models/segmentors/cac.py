@@ -62,7 +62,7 @@ class CAC(SemiSupervisedSegmentor):
         num_keys: Most pixels of either view that a step puts into the bank, over all ranks.
         threshold: A pixel is a target where its view is more confident than this, in [0, 1).
         tau: Temperature of the contrast, above 0.
-        lambda_con: Weight of the contrastive loss.
+        contrast_weight: Weight of the contrastive loss.
         **kwargs: See :class:`SemiSupervisedSegmentor`.
 
     Raises:
@@ -78,7 +78,7 @@ class CAC(SemiSupervisedSegmentor):
         num_keys: int = 6400,
         threshold: float = 0.75,
         tau: float = 0.1,
-        lambda_con: float = 0.1,
+        contrast_weight: float = 0.1,
         **kwargs: Any,
     ) -> None:
         if not 0 <= threshold < 1:
@@ -94,7 +94,7 @@ class CAC(SemiSupervisedSegmentor):
         # Room for two views in each of two steps, should all pixels be of one class.
         self.bank = MemoryBank(classes, 4 * num_keys, self.projector.out_channels)
         self.register_buffer('newest', torch.zeros(classes, dtype=torch.long))  # keys of the latest step
-        self.num_keys, self.threshold, self.tau, self.lambda_con = num_keys, threshold, tau, lambda_con
+        self.num_keys, self.threshold, self.tau, self.contrast_weight = num_keys, threshold, tau, contrast_weight
 
     def make_batch(self, inputs: dict[str, Tensor], data_samples: dict[str, SampleList]) -> CropBatch:
         """The labelled view and the two crops.
@@ -118,7 +118,7 @@ class CAC(SemiSupervisedSegmentor):
         )
 
     def semi_supervised_loss(self, batch: CropBatch) -> dict[str, Tensor]:
-        """``loss_seg``, ``loss_con`` (Eq. 1 with the directional loss of Eqs 2 to 4), and scalars to be watched."""
+        """``loss_seg``, ``loss_contrast`` (Eq. 1 with the directional loss of Eqs 2 to 4), and scalars."""
         with self.tap:
             losses, _, logits = self.run_student(batch, batch.crops)
         feature = self.tap.pop()[-len(batch.crops) :]
@@ -128,7 +128,7 @@ class CAC(SemiSupervisedSegmentor):
         padded = F.adaptive_max_pool2d((~batch.valid).to(prob).unsqueeze(1), grid)
         overlap = (cells.to(prob.device) for cells in self._overlap(batch.crop_samples, batch.crops.shape[2:], grid))
         found = self.contrast(_pixels(self.projector(feature)), _pixels(prob), padded.flatten() == 0, *overlap)
-        losses.update(found, loss_con=self.lambda_con * found['loss_con'])
+        losses.update(found, loss_contrast=self.contrast_weight * found['loss_contrast'])
         return losses
 
     @full_precision
@@ -145,8 +145,9 @@ class CAC(SemiSupervisedSegmentor):
             second: (n,) the cells of second crops that show the same places.
 
         Returns:
-            ``loss_con``; and, to be watched, ``overlap_share`` (of all cells), ``anchor_share`` (of the overlap, both
-            directions), ``positive_cosine`` (mean of the overlap) and ``bank_smallest`` (keys in the emptiest ring).
+            ``loss_contrast``; and, to be watched, ``overlap_share`` (of all cells), ``anchor_share`` (of the overlap,
+            both directions), ``positive_cosine`` (mean of the overlap) and ``bank_smallest`` (keys in the emptiest
+            ring).
         """
         confidence, labels = prob.max(dim=1)
         both = valid[first] & valid[second]
@@ -168,7 +169,7 @@ class CAC(SemiSupervisedSegmentor):
         overlap = max(len(first), 1)
         cosine = torch.cosine_similarity(vectors[first].detach(), vectors[second].detach())
         return dict(
-            loss_con=loss,
+            loss_contrast=loss,
             overlap_share=loss.new_tensor(2 * len(first) / len(vectors)),
             anchor_share=loss.new_tensor(num_anchors / overlap),
             positive_cosine=cosine.sum() / overlap,

@@ -166,7 +166,7 @@ class CAFD(SemiSupervisedSegmentor):
         return self.run_pair(images, samples, images[:0])[0]
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """The losses of the warm-up, and on unlabelled images ``loss_con``, later ``loss_label`` too."""
+        """The losses of the warm-up, and on unlabelled images ``loss_consistency``, later ``loss_label`` too."""
         targets = [probabilities(self.predict_weak(name, batch.weak)) for name in self.networks]
         trust = [self.confidence_map(target, batch.valid) for target in targets]
         losses, logits = self.run_pair(batch.labelled, batch.samples, batch.strong, batch.valid)
@@ -174,7 +174,9 @@ class CAFD(SemiSupervisedSegmentor):
         # Each network learns from the other.
         lessons = list(zip(logits, reversed(targets), reversed(trust), strict=True))
         ramp = sigmoid_rampup(self.iteration - self.warmup_iters, self.rampup_iters)
-        losses['loss_con'] = self.consistency_weight * ramp * sum(confident_error(*lesson) for lesson in lessons)
+        losses['loss_consistency'] = (
+            self.consistency_weight * ramp * sum(confident_error(*lesson) for lesson in lessons)
+        )
         losses['confidence'] = torch.stack(trust).sum() / (len(trust) * batch.valid.sum().clamp(min=1))
         if self.iteration >= self.labels_after:
             labels = [hard_labels(target, weight > self.confidence) for _, target, weight in lessons]

@@ -16,7 +16,7 @@ from mmseg_acl.models.losses import label_loss, no_loss
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor, without_weights
 from mmseg_acl.models.semi.contrast import info_nce
 from mmseg_acl.models.semi.feature_tap import FeatureTap
-from mmseg_acl.models.semi.joint_pass import logits_at, sum_losses, take
+from mmseg_acl.models.semi.joint_pass import logits_at, slice_batch, sum_losses
 from mmseg_acl.models.semi.projector import Projector
 from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities
 from mmseg_acl.models.semi.teacher import freeze
@@ -63,7 +63,7 @@ class ELN(SemiSupervisedSegmentor):
         balance: ``'class'`` to balance right and wrong pixels in each predicted class, ``'all'`` over all pixels
             as in the public code.
         threshold: A label is kept where ELN gives it at least this probability of being right; in (0, 1).
-        pseudo_weight: Weight of either view's cross-entropy with pseudo-labels.
+        consistency_weight: Weight of either view's cross-entropy with pseudo-labels.
         contrast_weight: Weight of the contrast.
         tau: Temperature of the contrast.
         num_crops: Crops a step in which pixels are contrasted with each other.
@@ -82,7 +82,7 @@ class ELN(SemiSupervisedSegmentor):
         localization: dict | None = None,
         balance: str = 'class',
         threshold: float = 0.5,
-        pseudo_weight: float = 1.0,
+        consistency_weight: float = 1.0,
         contrast_weight: float = 0.1,
         tau: float = 0.5,
         num_crops: int = 8,
@@ -117,7 +117,7 @@ class ELN(SemiSupervisedSegmentor):
         self.projector_teacher = freeze(Projector(self.student_tap.channels))
         self.eln_iters, self.decoder_ratios = eln_iters, tuple(decoder_ratios)
         self.balance, self.threshold = balance, threshold
-        self.pseudo_weight, self.contrast_weight, self.tau = pseudo_weight, contrast_weight, tau
+        self.consistency_weight, self.contrast_weight, self.tau = consistency_weight, contrast_weight, tau
         self.num_crops, self.crop_size = num_crops, crop_size
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
@@ -157,7 +157,7 @@ class ELN(SemiSupervisedSegmentor):
             the student's wrong pixels that ELN finds and of its right ones that it keeps.
         """
         with torch.no_grad():  # cuts the decoders off from the student
-            features = take(features, slice(0, len(logits)))
+            features = slice_batch(features, slice(0, len(logits)))
         predictions, decoder_losses = [logits], []
         for head, ratio in zip(self.auxiliary_decode_heads, self.decoder_ratios, strict=True):
             outputs = head(features)
@@ -192,8 +192,8 @@ class ELN(SemiSupervisedSegmentor):
             feature: (2 U, F, h, w) of the student, before its classifier.
 
         Returns:
-            ``loss_weak``, ``loss_strong``, ``loss_contrast``; and, to be watched, the share of labels that ELN
-            keeps and the share of foreground among them.
+            ``loss_consistency_weak``, ``loss_consistency_strong``, ``loss_contrast``; and, to be watched, the share
+            of labels that ELN keeps and the share of foreground among them.
         """
         with torch.no_grad(), self.teacher_tap:
             labels = self.pseudo_labels(batch)
@@ -201,8 +201,8 @@ class ELN(SemiSupervisedSegmentor):
         weak, strong = logits.chunk(2)
         kept = labels != IGNORE
         return dict(
-            loss_weak=self.pseudo_weight * label_loss(weak, labels),
-            loss_strong=self.pseudo_weight * label_loss(strong, labels),
+            loss_consistency_weak=self.consistency_weight * label_loss(weak, labels),
+            loss_consistency_strong=self.consistency_weight * label_loss(strong, labels),
             loss_contrast=self.contrast_weight * self.contrast(self.projector(feature), keys, labels),
             kept_share=kept.sum() / batch.valid.sum().clamp(min=1),
             foreground_share=(kept & (labels > 0)).sum() / kept.sum().clamp(min=1),

@@ -35,12 +35,12 @@ class MeanTeacher(SemiSupervisedSegmentor):
         self.consistency_weight, self.rampup_iters = consistency_weight, rampup_iters
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """``loss_seg`` and ``loss_con``."""
+        """``loss_seg`` and ``loss_consistency``."""
         target = probabilities(self.run_teacher(torch.cat([batch.labelled, batch.weak])))
         losses, labelled, unlabelled = self.run_student(batch, batch.strong)
         error = (probabilities(torch.cat([labelled, unlabelled])) - target).square().mean(dim=1)
         known = torch.cat([sample.gt_sem_seg.data for sample in batch.samples]) != IGNORE
         valid = torch.cat([known, batch.valid])
         ramp = sigmoid_rampup(self.iteration - self.warmup_iters, self.rampup_iters)
-        losses['loss_con'] = self.consistency_weight * ramp * (error * valid).sum() / valid.sum().clamp(min=1)
+        losses['loss_consistency'] = self.consistency_weight * ramp * (error * valid).sum() / valid.sum().clamp(min=1)
         return losses

@@ -53,7 +53,7 @@ class PSMT(SemiSupervisedSegmentor):
         segmentor: Config of an mmseg segmentor.
         alternate_every: Iterations before it is the other teacher's turn; the paper's are those of an epoch.
         threshold: Pixels of a less confident label are ignored, in [0, 1).
-        unsup_weight: Weight of the loss on unlabelled images after the ramp.
+        consistency_weight: Weight of the loss on unlabelled images after the ramp.
         rampup_iters: Length of the cosine ramp, counted from the end of the warm-up.
         cutmix: Changes of the arguments of :class:`~mmseg_acl.models.semi.mixing.CutMix`; by default every image
             gets a square box whose share of it is drawn from a Beta(4, 4) distribution.
@@ -71,7 +71,7 @@ class PSMT(SemiSupervisedSegmentor):
         segmentor: dict,
         alternate_every: int = 169,
         threshold: float = 0.6,
-        unsup_weight: float = 1.5,
+        consistency_weight: float = 1.5,
         rampup_iters: int = 2028,
         cutmix: dict | None = None,
         noise: dict | None = None,
@@ -84,7 +84,7 @@ class PSMT(SemiSupervisedSegmentor):
             raise ValueError(f'threshold is {threshold}; a confidence threshold is in [0, 1)')
         super().__init__(segmentor, teacher_momentum=teacher_momentum, **kwargs)
         self.alternate_every, self.threshold = alternate_every, threshold
-        self.unsup_weight, self.rampup_iters = unsup_weight, rampup_iters
+        self.consistency_weight, self.rampup_iters = consistency_weight, rampup_iters
         self.cutmix = CutMix(**dict(dict(prob=1.0, beta=(4.0, 4.0), aspect=(1.0, 1.0), stride=1), **(cutmix or {})))
         self.noise = AdversarialNoise(**(noise or {}))
         self.level = feature_level(self.student)
@@ -95,7 +95,7 @@ class PSMT(SemiSupervisedSegmentor):
         self.teacher = Ensemble(freeze(build_segmentor(without_weights(segmentor))) for _ in range(2))
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """``loss_seg``, ``loss_con``, and ``kept``, the share of pixels above the threshold."""
+        """``loss_seg``, ``loss_consistency``, and ``kept``, the share of pixels above the threshold."""
         prob = probabilities(self.run_teacher(batch.weak))
         boxes = self.cutmix.draw(batch.weak)
         strong, prob, valid = (mix(x, boxes) for x in (batch.strong, prob, batch.valid))
@@ -104,7 +104,7 @@ class PSMT(SemiSupervisedSegmentor):
 
         labels = hard_labels(prob, valid, self.threshold)
         ramp = cosine_rampup(self.iteration - self.warmup_iters, self.rampup_iters)
-        losses['loss_con'] = self.unsup_weight * ramp * confident_cross_entropy(logits, labels, prob)
+        losses['loss_consistency'] = self.consistency_weight * ramp * confident_cross_entropy(logits, labels, prob)
         losses['kept'] = (labels != IGNORE).sum() / valid.sum().clamp(min=1)
         return losses
 

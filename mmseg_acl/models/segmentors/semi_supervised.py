@@ -16,7 +16,7 @@ from mmseg.utils import OptSampleList, SampleList
 from torch import Tensor, nn
 
 from mmseg_acl.models.losses import no_loss
-from mmseg_acl.models.semi.joint_pass import joint_pass, whole
+from mmseg_acl.models.semi.joint_pass import full_image_metas, joint_pass
 from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.teacher import ema_decay, ema_update, freeze
 from mmseg_acl.models.semi.wrapping import unwrapped
@@ -85,7 +85,7 @@ class SemiSupervisedSegmentor(BaseSegmentor):
         if data_preprocessor is None:
             if inner is None:
                 raise ValueError('neither the model nor its segmentor has a data_preprocessor; give one of them')
-            data_preprocessor = dict(type='MultiBranchSegDataPreprocessor', data_preprocessor=inner)
+            data_preprocessor = dict(type='MultiViewSegDataPreprocessor', data_preprocessor=inner)
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.build_networks(segmentor)
         self.teacher_momentum, self.warmup_iters = teacher_momentum, warmup_iters
@@ -167,7 +167,7 @@ class SemiSupervisedSegmentor(BaseSegmentor):
     @torch.no_grad()
     def run_teacher(self, images: Tensor, teacher: str = 'teacher') -> Tensor:
         """Logits (B, C, H, W) of the teacher of that name for ``images`` (B, 3, H, W), at their size."""
-        return getattr(self, teacher).encode_decode(images, whole(images))
+        return getattr(self, teacher).encode_decode(images, full_image_metas(images))
 
     def before_step(self, iteration: int) -> None:
         """Called by the hook before each step with the number of steps done."""

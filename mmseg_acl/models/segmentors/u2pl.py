@@ -49,8 +49,8 @@ class U2PL(SemiSupervisedSegmentor):
     Args:
         segmentor: Config of an mmseg segmentor.
         total_iters: Iterations of the training, at the end of which no pixel is dropped any more.
-        lambda_con: Weight of the cross-entropy with pseudo-labels.
-        lambda_contrast: Weight of the contrast.
+        consistency_weight: Weight of the cross-entropy with pseudo-labels.
+        contrast_weight: Weight of the contrast.
         drop: Share of unlabelled pixels that is unreliable at the first iteration, in [0, 1).
         ranks: (low, high) with 1 <= low < min(high, classes): an unreliable pixel is a negative of the classes whose
             probability has one of the ranks [low, high), the likeliest class having rank 0; a labelled pixel is one
@@ -74,8 +74,8 @@ class U2PL(SemiSupervisedSegmentor):
         self,
         segmentor: dict,
         total_iters: int,
-        lambda_con: float = 1.0,
-        lambda_contrast: float = 1.0,
+        consistency_weight: float = 1.0,
+        contrast_weight: float = 1.0,
         drop: float = 0.2,
         ranks: tuple[int, int] | None = None,
         anchor_threshold: float = 0.3,
@@ -114,13 +114,13 @@ class U2PL(SemiSupervisedSegmentor):
         self.bank = MemoryBank(classes, bank_size, channels)
         self.cutmix = CutMix(**dict(cutmix or {}, stride=feature_stride))
         self.total_iters, self.drop, self.ranks = total_iters, drop, (low, high)
-        self.lambda_con, self.lambda_contrast = lambda_con, lambda_contrast
+        self.consistency_weight, self.contrast_weight = consistency_weight, contrast_weight
         self.anchor_threshold, self.tau = anchor_threshold, tau
         self.num_anchors, self.num_negatives = num_anchors, num_negatives
         self.feature_stride = feature_stride
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """``loss_seg``, ``loss_con`` (Sec. 3.2), ``loss_contrast`` (Sec. 3.3), and scalars to be watched."""
+        """``loss_seg``, ``loss_consistency`` (Sec. 3.2), ``loss_contrast`` (Sec. 3.3), and scalars to be watched."""
         # The teacher sees the images as they are; what it gives out is then mixed as the student's images are.
         with self.teacher_tap:
             prob = probabilities(self.run_teacher(torch.cat([batch.labelled, batch.weak])))
@@ -134,7 +134,7 @@ class U2PL(SemiSupervisedSegmentor):
         share = drop_share(self.iteration, self.total_iters, self.drop)
         reliable = reliable_pixels(entropy(prob_unlabelled), valid, share)
         labels = hard_labels(prob_unlabelled, reliable)
-        losses['loss_con'] = self.lambda_con * reliable_loss(logits, labels, valid)
+        losses['loss_consistency'] = self.consistency_weight * reliable_loss(logits, labels, valid)
 
         truth = torch.cat([sample.gt_sem_seg.data for sample in batch.samples])
         # Of each cell of the feature map the pixel in its middle is contrasted.
@@ -147,7 +147,7 @@ class U2PL(SemiSupervisedSegmentor):
         with torch.no_grad():
             keys = self._mix_unlabelled(self.projector_teacher(teacher), boxes)
         contrast = self.contrast(feature, keys, prob, truth, labels, unreliable)
-        losses['loss_contrast'] = self.lambda_contrast * contrast
+        losses['loss_contrast'] = self.contrast_weight * contrast
         losses['reliable_share'] = reliable.sum() / valid.sum().clamp(min=1)
         losses['bank_fill'] = (self.bank.fill / self.bank.fill.new_tensor(self.bank.sizes)).min()
         return losses

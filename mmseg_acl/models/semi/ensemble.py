@@ -9,7 +9,7 @@ import torch
 from mmseg.utils import OptSampleList, SampleList
 from torch import Tensor, nn
 
-from mmseg_acl.models.semi.joint_pass import decode, whole
+from mmseg_acl.models.semi.joint_pass import decode, full_image_metas
 
 
 class Ensemble(nn.Module):
@@ -35,7 +35,7 @@ class Ensemble(nn.Module):
 
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
         """As mmseg's ``EncoderDecoder.predict``, from the mean logits."""
-        metas = whole(inputs) if data_samples is None else [sample.metainfo for sample in data_samples]
+        metas = full_image_metas(inputs) if data_samples is None else [sample.metainfo for sample in data_samples]
         logits = self._mean(lambda member: member.inference(inputs, metas))
         return self.members[0].postprocess_result(logits, data_samples)
 

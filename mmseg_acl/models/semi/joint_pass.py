@@ -16,14 +16,14 @@ from mmseg_acl.models.semi.feature_tap import by_class, dense_heads, head_list, 
 MAIN_OUTPUT = {'PIDHead': 1, 'IterativeDecodeHead': -1}
 
 
-def take(outputs: Any, part: slice) -> Any:
+def slice_batch(outputs: Any, part: slice) -> Any:
     """Slice the batch of every tensor in nested lists, tuples and dicts."""
     if isinstance(outputs, Tensor):
         return outputs[part]
     if isinstance(outputs, (list, tuple)):
-        return type(outputs)(take(item, part) for item in outputs)
+        return type(outputs)(slice_batch(item, part) for item in outputs)
     if isinstance(outputs, dict):
-        return {key: take(item, part) for key, item in outputs.items()}
+        return {key: slice_batch(item, part) for key, item in outputs.items()}
     return outputs
 
 
@@ -56,7 +56,7 @@ def check_labels(head: nn.Module, samples: SampleList) -> None:
         )
 
 
-def whole(images: Tensor) -> list[dict]:
+def full_image_metas(images: Tensor) -> list[dict]:
     """Meta information of images (B, 3, H, W) that are neither crops nor padded, as ``encode_decode`` wants it."""
     shape = tuple(images.shape[2:])
     return [dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4) for _ in images]
@@ -120,17 +120,17 @@ def joint_pass(
     for i, head in enumerate(head_list(segmentor.decode_head)):
         check_labels(head, samples)
         if is_pointwise(head):
-            found = head.loss(*take((features, outputs), here), samples, segmentor.train_cfg)
+            found = head.loss(*slice_batch((features, outputs), here), samples, segmentor.train_cfg)
         else:
             earlier = () if i == 0 else (outputs,)  # the next stage of a cascade takes what the last gave out
             outputs = head(features, *earlier)
-            found = head.loss_by_feat(take(outputs, here), samples)
+            found = head.loss_by_feat(slice_batch(outputs, here), samples)
         stages.update({f'{i}.{key}': value for key, value in found.items()})
     losses = {'loss_seg': sum_losses(stages)}
     losses.update({key.split('.')[1]: value for key, value in stages.items() if key.endswith('acc_seg')})
     if segmentor.with_auxiliary_head:
         found = [
-            sum_losses(head.loss(take(features, here), samples, segmentor.train_cfg))
+            sum_losses(head.loss(slice_batch(features, here), samples, segmentor.train_cfg))
             for head in head_list(segmentor.auxiliary_head)
         ]
         losses['loss_aux'] = sum(found)
