@@ -88,7 +88,7 @@ class Parts:
         """One run of k-means, from the last clusters on."""
         self.caa.update(self.acl.bank, 0)
 
-    def full_image_metas(self) -> None:
+    def whole(self) -> None:
         """All of it as a step runs it, for its memory."""
         student, teacher = self.student_head(self.features), self.teach()
         loss = self.acl(student, teacher, self.p_fg)['loss_contrast']
@@ -98,7 +98,7 @@ class Parts:
 
 def prepare(setting: Setting) -> Callable[[], None]:
     """Build the run whose memory is measured; a tiny one before loads what libraries load."""
-    Parts(Setting(4, 2, 64, 5)).full_image_metas()
+    Parts(Setting(4, 2, 64, 5)).whole()
     return Parts(setting).whole
 
 
