@@ -783,7 +783,7 @@ def test_lists_written_on_windows(case):
 
 def test_resuming_nothing_starts_at_the_beginning_and_says_so(case):
     said = []
-    case.patch.setattr('mmseg_acl.engine.resume.print_log', lambda text, **_: said.append(text))
+    case.patch.setattr('mmseg_acl.engine.start.resume.print_log', lambda text, **_: said.append(text))
     runner = case.build(resume=True)
     assert runner.iter == 0 and not runner._resume
     assert 'NOTHING TO RESUME' in said[0]

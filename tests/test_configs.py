@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from mmseg_acl.datasets import write_synthetic
 from mmseg_acl.datasets.partitions import shipped_lists
 from mmseg_acl.engine import build_runner, load_config, train
-from mmseg_acl.engine.weights import resolve_weights
+from mmseg_acl.engine.start.weights import resolve_weights
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 EXPERIMENTS = sorted(

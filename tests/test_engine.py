@@ -12,7 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmseg.registry import MODELS
 
 from mmseg_acl.engine import load_config, load_model_weights, read_checkpoint, resolve_weights, user_errors
-from mmseg_acl.engine.weights import check_weights_fit
+from mmseg_acl.engine.start.weights import check_weights_fit
 
 CONFIGS = Path(__file__).parent / 'configs'
 MOBILENET = dict(type='MobileNetV2', widen_factor=0.25, out_indices=(6,))
@@ -53,7 +53,7 @@ def test_whole_model_checkpoints_give_their_backbone(monkeypatch, folder):
 def test_none_is_random_and_says_so(monkeypatch, caplog):
     monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
     said = []
-    monkeypatch.setattr('mmseg_acl.engine.weights.print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr('mmseg_acl.engine.start.weights.print_log', lambda text, **_: said.append(text))
     config = model_config()
     resolve_weights(config)
     assert 'init_cfg' not in config.segmentor.backbone

@@ -19,7 +19,7 @@ import yaml
 from mmengine.config import Config
 
 from mmseg_acl.engine import load_config
-from mmseg_acl.engine.weights import resolve_weights
+from mmseg_acl.engine.start.weights import resolve_weights
 from mmseg_acl.errors import RunError, Stopped
 from mmseg_acl.experiments import runner
 from mmseg_acl.experiments.comparison import compare, holm

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from mmseg_acl.engine.weights import check_weights_fit, resolve_weights
+from mmseg_acl.engine.start.weights import check_weights_fit, resolve_weights
 from mmseg_acl.models.semi.feature_tap import FeatureTap, last_head
 from mmseg_acl.models.semi.joint_pass import full_image_metas, joint_pass, sum_losses
 from mmseg_acl.models.semi.student import build_segmentor

@@ -26,8 +26,8 @@ from tool_process import ROOT, ToolProcess
 from mmseg_acl.engine import atomic, build_runner, load_config, read_checkpoint, train, user_errors
 from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.engine.hooks.finite_loss_hook import broken_losses
-from mmseg_acl.engine.resume import last_whole_checkpoint
-from mmseg_acl.engine.work_dir import claim_work_dir
+from mmseg_acl.engine.start.resume import last_whole_checkpoint
+from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.errors import CheckpointError, DataError, NonFiniteError, RunError, Stopped
 from mmseg_acl.models import MeanTeacher
 
@@ -112,7 +112,7 @@ def save(path: Path, **more) -> Path:
 
 def test_the_last_whole_checkpoint_is_found(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr('mmseg_acl.engine.resume.print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr('mmseg_acl.engine.start.resume.print_log', lambda text, **_: said.append(text))
     assert last_whole_checkpoint(tmp_path) is None
     for number in (2, 4, 10, 12):
         save(tmp_path / f'iter_{number}.pth')
@@ -144,7 +144,7 @@ def test_a_checkpoint_elsewhere_is_found_by_its_note(tmp_path):
 
 def test_a_second_run_is_kept_out_of_a_work_dir(tmp_path):
     claim_work_dir(tmp_path / 'a', resume=False)
-    code = 'import sys; from mmseg_acl.engine.work_dir import claim_work_dir; claim_work_dir(sys.argv[1], False)'
+    code = 'import sys; from mmseg_acl.engine.start import work_dir; work_dir.claim_work_dir(sys.argv[1], False)'
     done = subprocess.run([sys.executable, '-c', code, tmp_path / 'a'], capture_output=True, text=True, check=False)
     assert 'another run is writing to the work dir' in done.stderr
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmseg_acl.engine.weights import VARIABLE, resolve_weights
+from mmseg_acl.engine.start.weights import VARIABLE, resolve_weights
 
 PARTS = (
     'model',

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.utils import get_git_hash
 
-from mmseg_acl.engine.resume import NUMBERED
+from mmseg_acl.engine.start.resume import NUMBERED
 from mmseg_acl.experiments.grid import Run
 from mmseg_acl.experiments.identity import fingerprint, resolved_fingerprint
 

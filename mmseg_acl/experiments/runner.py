@@ -18,7 +18,7 @@ from types import FrameType
 from prettytable import PrettyTable
 
 from mmseg_acl.datasets.polyp import DATA_ROOT_VARIABLE
-from mmseg_acl.engine.work_dir import in_use
+from mmseg_acl.engine.start.work_dir import in_use
 from mmseg_acl.errors import RunError, Stopped
 from mmseg_acl.evaluation.cross_dataset import present_sets
 from mmseg_acl.experiments.grid import Experiment, Run

@@ -19,13 +19,13 @@ from mmengine.runner import Runner
 
 from mmseg_acl._stack import hide_log_noise
 from mmseg_acl.engine.checkpoint import check_state_fits, read_checkpoint, state_of
-from mmseg_acl.engine.config_checks import check_config, check_options, rank
 from mmseg_acl.engine.distributed import DistributedRunner, prepare_cpus
 from mmseg_acl.engine.hooks.stop_signal_hook import StopSignalHook
-from mmseg_acl.engine.rehearsal import rehearse
-from mmseg_acl.engine.resume import prepare_resume
-from mmseg_acl.engine.weights import check_weights_fit, local_weights, resolve_weights
-from mmseg_acl.engine.work_dir import claim_work_dir
+from mmseg_acl.engine.start.config_checks import check_config, check_options, rank
+from mmseg_acl.engine.start.rehearsal import rehearse
+from mmseg_acl.engine.start.resume import prepare_resume
+from mmseg_acl.engine.start.weights import check_weights_fit, local_weights, resolve_weights
+from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.errors import CheckpointError, DataError, RunError
 from mmseg_acl.models.semi.wrapping import unwrapped
 

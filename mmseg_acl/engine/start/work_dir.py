@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from mmseg_acl.engine.resume import NUMBERED
+from mmseg_acl.engine.start.resume import NUMBERED
 
 try:
     import fcntl
