@@ -13,6 +13,7 @@ from mmengine.registry import FUNCTIONS
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
+from mmseg_acl import datasets
 from mmseg_acl.datasets import (
     ColorJitter,
     LoadPolypMask,
@@ -98,6 +99,7 @@ def test_mask_errors(tmp_path):
         read_polyp_mask(str(tmp_path / 'text.png'))
     with pytest.raises(ValueError, match=r'frame.png.*hidden=True'):
         LoadPolypMask()(dict(img_path='frame.png', seg_fields=[]))
+    assert LoadPolypMask(optional=True)(dict(seg_fields=[])) == dict(seg_fields=[])
 
 
 def test_hidden_masks_never_become_labels(tmp_path):
@@ -346,7 +348,7 @@ def test_transforms_are_registered():
         'RandomGaussianBlur',
         'Views',
     ):
-        assert TRANSFORMS.get(name) is getattr(transforms, name)
+        assert TRANSFORMS.get(name) is getattr(datasets, name)
 
 
 def test_real_masks_are_binary(real_data):

@@ -10,17 +10,16 @@ from mmseg_acl.datasets.polyp import (
     PolypDataset,
     default_data_root,
 )
+from mmseg_acl.datasets.polyp_masks import LoadPolypMask, read_polyp_mask
 from mmseg_acl.datasets.samplers import Draw, SourceRatioSampler
 from mmseg_acl.datasets.semi_supervised import SemiSupervisedDataset
 from mmseg_acl.datasets.synthetic import write_synthetic
 from mmseg_acl.datasets.transforms import (
     ColorJitter,
-    LoadPolypMask,
     MarkValid,
     PadFields,
     RandomGaussianBlur,
     Views,
-    read_polyp_mask,
     view_collate,
 )
 from mmseg_acl.datasets.two_crops import TwoCrops

@@ -12,7 +12,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_acl.datasets.image_files import ImageFile, inspect_image
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, read_list
-from mmseg_acl.datasets.transforms import read_polyp_mask
+from mmseg_acl.datasets.polyp_masks import read_polyp_mask
 from mmseg_acl.errors import DataError
 
 DATA_ROOT_VARIABLE = 'MMSEG_ACL_DATA'

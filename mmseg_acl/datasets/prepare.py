@@ -25,7 +25,7 @@ from mmseg_acl.datasets.catalogue import POLYP_SETS
 from mmseg_acl.datasets.downloads import Download
 from mmseg_acl.datasets.image_files import inspect_image
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES
-from mmseg_acl.datasets.transforms import read_polyp_mask
+from mmseg_acl.datasets.polyp_masks import read_polyp_mask
 from mmseg_acl.errors import DataError
 
 # Folder names, in lower case, letters and digits only: as the five sets, PraNet and EndoScene have them.

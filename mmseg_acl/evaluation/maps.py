@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from rich.progress import track
 
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, read_list
-from mmseg_acl.datasets.transforms import read_polyp_mask
+from mmseg_acl.datasets.polyp_masks import read_polyp_mask
 from mmseg_acl.evaluation.cross_dataset import Results, format_table, write_results
 from mmseg_acl.evaluation.map_files import read_map
 from mmseg_acl.evaluation.polyp_metric import PolypMetric
@@ -36,7 +36,7 @@ def evaluate_maps(
 
     Args:
         maps_dir: Folder of the maps, see :func:`~mmseg_acl.evaluation.map_files.read_map`.
-        masks_dir: Folder of the masks, see :func:`~mmseg_acl.datasets.transforms.read_polyp_mask`.
+        masks_dir: Folder of the masks, see :func:`~mmseg_acl.datasets.polyp_masks.read_polyp_mask`.
         out_dir: Folder of the two files, made if needed.
         protocols: Protocols of ``PolypMetric``.
         threshold: For the protocols ``image`` and ``dataset``. With another one than 0.5 their names in the results
