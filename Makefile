@@ -9,12 +9,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 SOURCES := mmseg_acl tools tests configs setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick lint format clean
+.PHONY: help install demo test test-quick results lint format clean
 
 help:
 	@echo 'make demo        train and test on synthetic frames, write work_dirs/demo/report.html'
 	@echo 'make test        all tests'
 	@echo 'make test-quick  the tests that take seconds'
+	@echo 'make results     write the tables and figures of the documents from the files in results/'
 	@echo 'make lint        check style'
 	@echo 'make format      mend style'
 	@echo 'make install     only make the environment in $(VENV)'
@@ -44,6 +45,19 @@ test: $(STAMP)
 
 test-quick: $(STAMP)
 	$(PYTEST) -m 'not slow'
+
+# Tables first, then the figures: seed 0 of each method, NAME=FOLDER.
+LAPTOP := results/laptop
+SEED0 := SupOnly=supervised MT=mean_teacher CAC=cac AEL=ael CAFD=cafd ELN=eln PSMT=psmt U2PL=u2pl \
+  ACL-Net=aclnet
+results: $(STAMP)
+	$(BIN)/python tools/experiments.py tables configs/experiments/laptop.yaml --results $(LAPTOP)
+	$(BIN)/python tools/experiments.py tables configs/experiments/laptop_ablation.yaml --results $(LAPTOP)
+	$(BIN)/python tools/experiments.py documents README.md docs/*.md $(LAPTOP)/README.md $(LAPTOP)/runs.md
+	$(BIN)/python tools/visualize.py curves --out $(LAPTOP)/curves --scalars student/mDice teacher/mDice \
+	  $(foreach run,$(SEED0),$(subst =,=$(LAPTOP)/,$(run))_mbv2_kvasir_eighth_seed0/scalars.json)
+	$(BIN)/python tools/visualize.py distribution --out $(LAPTOP)/distribution \
+	  $(foreach run,$(SEED0),$(subst =,=$(LAPTOP)/,$(run))_mbv2_kvasir_eighth_seed0/per_image.csv)
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)

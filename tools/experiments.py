@@ -1,9 +1,10 @@
-"""Run a grid of experiments, see how it stands, and write its tables."""
+"""Run a grid of experiments, see how it stands, and write its tables, also those inside documents."""
 
 import argparse
 from pathlib import Path
 
 from mmseg_acl.engine import user_errors
+from mmseg_acl.experiments.documents import update_document
 from mmseg_acl.experiments.grid import read_experiment
 from mmseg_acl.experiments.runner import LOCAL, Settings, run_experiment, show_status
 from mmseg_acl.experiments.tables import write_tables
@@ -19,6 +20,7 @@ EXAMPLES = """examples:
       --command 'torchrun --nproc_per_node 4 {command} --launcher pytorch'
   python tools/experiments.py status configs/experiments/laptop.yaml
   python tools/experiments.py tables configs/experiments/laptop.yaml
+  python tools/experiments.py documents README.md results/laptop/*.md
 
 The same command, given again, goes on where it stopped. Data sets are looked for in $MMSEG_ACL_DATA (else data/),
 pre-trained weights in $MMSEG_ACL_WEIGHTS. On a CPU set OMP_NUM_THREADS to the cores that each run may have."""
@@ -28,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest='action', required=True, metavar='run | status | tables')
+    commands = parser.add_subparsers(dest='action', required=True, metavar='run | status | tables | documents')
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument('description', help='description of the grid, e.g. configs/experiments/laptop.yaml')
     shared.add_argument('--results', metavar='D', help='folder of the results (default: results/DESCRIPTION)')
@@ -63,12 +65,23 @@ def parse_args() -> argparse.Namespace:
     tables = commands.add_parser('tables', parents=[shared], help='write the tables')
     tables.add_argument('--out', metavar='D', help='folder of the tables (default: that of the results)')
     tables.add_argument('--network', metavar='N', help='network to show (default: the teacher where there is one)')
+    documents = commands.add_parser(
+        'documents',
+        help='write anew the tables that stand inside Markdown files',
+        description='In each file, what stands between <!-- table NAME of FILE, written by make results --> and '
+        '<!-- end of table --> is written from the results. FILE is like results/laptop/tables.yaml.',
+    )
+    documents.add_argument('documents', nargs='+', type=Path, metavar='FILE', help='Markdown files')
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     with user_errors():
+        if args.action == 'documents':
+            for path in args.documents:
+                path.write_text(update_document(path), encoding='utf-8')
+            return
         experiment = read_experiment(args.description)
         results = Path(args.results or Path('results') / experiment.name)
         if args.action == 'tables':

@@ -165,7 +165,7 @@ def fill_table(
             cell.planned += 1
             if run.key in done:
                 cell.finished += 1
-                _add_scores(cell, done[run.key], column.tests, network)
+                add_scores(cell, done[run.key], column.tests, network)
     rows = list(dict.fromkeys(label for label, _ in cells))
     if not rows:
         raise ValueError(f'table {name!r}: no run of the description has the axes of any of its columns')
@@ -198,7 +198,7 @@ def to_markdown(table: Table) -> str:
             head.append('paper')
             for line, row in zip(body, table.rows, strict=True):
                 line.append(_paper(table.cells.get((row, index))))
-    lines = [f'# {table.title}', '', _caption(table), '', *_markdown_table(head, body)]
+    lines = [f'# {table.title}', '', _caption(table), '', *markdown_table(head, body)]
     if table.comparisons:
         lines += ['', f'## {table.reference} against each peer', '', _explanation(), '']
         head = ['test', 'peer', 'images', 'difference', '95 % interval', 'p (Wilcoxon)', 'p (Holm)']
@@ -215,7 +215,7 @@ def to_markdown(table: Table) -> str:
             for index, comparisons in table.comparisons.items()
             for found in comparisons
         ]
-        lines += _markdown_table(head, body)
+        lines += markdown_table(head, body)
     return '\n'.join(lines) + '\n'
 
 
@@ -277,6 +277,39 @@ def to_rows(table: Table) -> list[list[Any]]:
     return rows
 
 
+def add_scores(cell: Cell, folder: Path, tests: tuple[str, ...], network: str) -> None:
+    """Add a run's mean over the images of all the sets, if it was scored on each of them."""
+    results = json.loads((folder / RESULTS).read_text())
+    by_network: dict[str, list[dict[str, float]]] = {}
+    for test in tests:
+        for name, found in results.get(test, {}).items():
+            if PROTOCOL in found:
+                by_network.setdefault(name, []).append(found[PROTOCOL])
+    by_network = {name: found for name, found in by_network.items() if len(found) == len(tests)}
+    if not by_network:
+        return
+    cell.network = network if network in by_network else next(iter(by_network))
+    with (folder / PER_IMAGE).open(newline='') as file:
+        rows = [row for row in csv.DictReader(file) if row['set'] in tests and row['network'] == cell.network]
+    counts = Counter(row['set'] for row in rows)
+    for metric, key in METRICS.items():
+        scores = [found[key] for found in by_network[cell.network]]
+        getattr(cell, metric).append(float(np.average(scores, weights=[counts[test] for test in tests])))
+    cell.images.append({f'{row["set"]}/{row["image"]}': float(row['dice']) for row in rows})
+
+
+def markdown_table(head: list[str], body: list[list[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    return ['| ' + ' | '.join(line) + ' |' for line in (head, ['---'] * len(head), *body)]
+
+
+def spread(values: Sequence[float], plus_minus: str = '±', digits: int = 2) -> str:
+    """Mean and, of several values, the sample standard deviation."""
+    if len(values) == 1:
+        return f'{values[0]:.{digits}f}'
+    return f'{mean(values):.{digits}f} {plus_minus} {stdev(values):.{digits}f}'
+
+
 def _read_description(description: dict[str, Any]) -> tuple[str, list[Column]]:
     name = description.get('name', '?') if isinstance(description, dict) else '?'
     unknown = [key for key in description if key not in TABLE_KEYS]
@@ -299,27 +332,6 @@ def _read_description(description: dict[str, Any]) -> tuple[str, list[Column]]:
     return name, columns
 
 
-def _add_scores(cell: Cell, folder: Path, tests: tuple[str, ...], network: str) -> None:
-    """Add a run's mean over the images of all the sets, if it was scored on each of them."""
-    results = json.loads((folder / RESULTS).read_text())
-    by_network: dict[str, list[dict[str, float]]] = {}
-    for test in tests:
-        for name, found in results.get(test, {}).items():
-            if PROTOCOL in found:
-                by_network.setdefault(name, []).append(found[PROTOCOL])
-    by_network = {name: found for name, found in by_network.items() if len(found) == len(tests)}
-    if not by_network:
-        return
-    cell.network = network if network in by_network else next(iter(by_network))
-    with (folder / PER_IMAGE).open(newline='') as file:
-        rows = [row for row in csv.DictReader(file) if row['set'] in tests and row['network'] == cell.network]
-    counts = Counter(row['set'] for row in rows)
-    for metric, key in METRICS.items():
-        scores = [found[key] for found in by_network[cell.network]]
-        getattr(cell, metric).append(float(np.average(scores, weights=[counts[test] for test in tests])))
-    cell.images.append({f'{row["set"]}/{row["image"]}': float(row['dice']) for row in rows})
-
-
 def _has_paper(table: Table, index: int) -> bool:
     return any(cell.paper for (_, column), cell in table.cells.items() if column == index)
 
@@ -330,13 +342,7 @@ def _ours(cell: Cell | None, plus_minus: str) -> str:
     if not cell.dice:
         return cell.missing
     few = f' ({len(cell.dice)} of {cell.planned})' if len(cell.dice) < cell.planned else ''
-    return ' / '.join(_spread(values, plus_minus) for values in (cell.dice, cell.iou)) + few
-
-
-def _spread(values: Sequence[float], plus_minus: str) -> str:
-    if len(values) == 1:
-        return f'{values[0]:.2f}'
-    return f'{mean(values):.2f} {plus_minus} {stdev(values):.2f}'
+    return ' / '.join(spread(values, plus_minus) for values in (cell.dice, cell.iou)) + few
 
 
 def _paper(cell: Cell | None) -> str:
@@ -360,10 +366,6 @@ def _explanation() -> str:
 
 def _compared(found: Comparison | None) -> list[Any]:
     return [found.difference, found.low, found.high, found.p, found.p_holm] if found else [''] * 5
-
-
-def _markdown_table(head: list[str], body: list[list[str]]) -> list[str]:
-    return ['| ' + ' | '.join(line) + ' |' for line in (head, ['---'] * len(head), *body)]
 
 
 def _p(value: float) -> str:

@@ -1,0 +1,234 @@
+"""Tables inside documents: what stands between two marks of a Markdown file is written from the results files.
+
+A table is described in a YAML file beside the results, such as ``results/laptop/tables.yaml``. It has ``runs``, which
+gives names to patterns of folders, and ``tables``, by name. Each table has a ``form``, one of :data:`FORMS`, and what
+that form asks for. A document says where a table goes::
+
+    <!-- table methods of results/laptop/tables.yaml, written by make results -->
+    <!-- end of table -->
+
+The path counts from the document.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmseg_acl.experiments.comparison import compare
+from mmseg_acl.experiments.records import RESULTS
+from mmseg_acl.experiments.tables import METRICS, PROTOCOL, Cell, add_scores, markdown_table, spread
+
+BEGIN = re.compile(r'^<!-- table (\S+) of (\S+), written by make results -->$', re.M)
+END = '<!-- end of table -->'
+NETWORK = 'teacher'
+SEED = re.compile(r'_seed(\d+)$')
+
+Lines = list[str]
+
+
+@dataclass(frozen=True)
+class Description:
+    """A file with descriptions of tables, read.
+
+    Attributes:
+        path: The file.
+        runs: Pattern of the folders of each name.
+        tables: Description of each table.
+    """
+
+    path: Path
+    runs: dict[str, str]
+    tables: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> Description:
+        """Read a file.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ValueError: It is no YAML, or lacks runs or tables.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f'no description of tables at {path}')
+        try:
+            content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        except yaml.YAMLError as error:
+            raise ValueError(f'{path} is no YAML: {error}') from error
+        if not isinstance(content, dict) or set(content) != {'runs', 'tables'}:
+            raise ValueError(f'{path} must have the two keys runs and tables')
+        return cls(path, content['runs'], content['tables'])
+
+    def folders(self, name: str) -> list[Path]:
+        """Folders of the runs of one name, a seed each, in order.
+
+        Raises:
+            ValueError: No run has the name, or no folder fits its pattern.
+        """
+        if name not in self.runs:
+            raise ValueError(f'{self.path} has no runs {name!r}; there are {", ".join(self.runs)}')
+        found = sorted(self.path.parent.glob(self.runs[name]))
+        if not found:
+            raise ValueError(f'{self.path}: no folder fits {self.runs[name]!r}, the pattern of {name!r}')
+        return found
+
+    def cell(self, name: str, tests: str | list[str]) -> Cell:
+        """Scores of the runs of one name over the images of the test sets.
+
+        Raises:
+            ValueError: A run was not scored on one of the sets.
+        """
+        cell = Cell()
+        tests = (tests,) if isinstance(tests, str) else tuple(tests)
+        for folder in self.folders(name):
+            before = len(cell.dice)
+            add_scores(cell, folder, tests, NETWORK)
+            if len(cell.dice) == before:
+                raise ValueError(f'{folder / RESULTS} lacks scores on one of {", ".join(tests)}')
+        return cell
+
+
+def update_document(path: Path) -> str:
+    """The text of a document with its tables anew; the file stays as it is.
+
+    Raises:
+        ValueError: A mark has no end, or names no table, or the table cannot be made.
+    """
+    text = path.read_text(encoding='utf-8')
+    if text.count(END) != len(BEGIN.findall(text)):
+        raise ValueError(f'{path}: each mark of a table needs an {END!r} on a line of its own after it')
+    return re.sub(
+        f'({BEGIN.pattern})\n(.*?)^{re.escape(END)}$',
+        lambda found: '\n'.join([found[1], *make_table(path.parent / found[3], found[2]), END]),
+        text,
+        flags=re.M | re.S,
+    )
+
+
+def make_table(description: Path, name: str) -> Lines:
+    """The lines of one table.
+
+    Raises:
+        ValueError: The description has no such table, or its form or one of its keys is wrong.
+    """
+    read = Description.read(description)
+    if name not in read.tables:
+        raise ValueError(f'{description} has no table {name!r}; there are {", ".join(read.tables)}')
+    arguments = dict(read.tables[name])
+    form = arguments.pop('form', None)
+    if form not in FORMS:
+        raise ValueError(f'{description}: table {name!r} has the form {form!r}; allowed are {", ".join(FORMS)}')
+    try:
+        return FORMS[form](read, **arguments)
+    except TypeError as error:
+        raise ValueError(f'{description}: table {name!r}: {error}') from error
+
+
+def _means(read: Description, tests: dict, rows: list[dict], costs: str | None = None) -> Lines:
+    """Dice of several runs by test set: mean and deviation over their seeds, of the teacher where there is one.
+
+    Args:
+        tests: Test set, or list of sets whose images count as those of one, of each column.
+        rows: ``runs`` names the runs; ``label`` is what stands in the table (default: the name); ``cost`` is a
+            method of ``costs``; any other key is a column of its own.
+        costs: Results of the benchmark of methods, for a column with the time of a step relative to SupOnly's.
+    """
+    times = {}
+    if costs:
+        measured = json.loads((read.path.parent / costs).read_text())['rows']
+        times = {row['method']: f'{row["time to SupOnly"]:.1f}' for row in measured}
+    extra = list(dict.fromkeys(key for row in rows for key in row if key not in ('runs', 'label', 'cost')))
+    body = []
+    for row in rows:
+        cells = [read.cell(row['runs'], chosen) for chosen in tests.values()]
+        line = [row.get('label', row['runs']), *(str(row.get(key, '')) for key in extra), str(len(cells[0].dice))]
+        line += [spread(cell.dice, digits=1) for cell in cells]
+        body.append(line + ([times.get(row.get('cost', ''), '')] if costs else []))
+    return markdown_table(['method', *extra, 'seeds', *tests, *(['time of a step'] if costs else [])], body)
+
+
+def _runs(read: Description, tests: dict) -> Lines:
+    """Every run of the description with the Dice and IoU of each of its networks, by test set."""
+    head = ['run', 'folder', *(f'{title} {metric}' for title in tests for metric in ('Dice', 'IoU'))]
+    body = []
+    for name in read.runs:
+        for folder in read.folders(name):
+            results = json.loads((folder / RESULTS).read_text())
+            line = [f'{name}, seed {_seed(folder)}', f'`{folder.name}`']
+            for test in tests.values():
+                scores = [protocols[PROTOCOL] for protocols in results[test].values()]
+                line += [' / '.join(f'{score[key]:.1f}' for score in scores) for key in METRICS.values()]
+            body.append(line)
+    return markdown_table(head, body)
+
+
+def _differences(read: Description, tests: list[str], rows: list[dict]) -> Lines:
+    """What one kind of runs has above another, over the images of all sets together.
+
+    Args:
+        tests: Test sets.
+        rows: ``what`` is compared, ``of`` the runs of two names, the first minus the second.
+    """
+    body = []
+    for row in rows:
+        first, second = row['of']
+        ours, theirs = read.cell(first, tests), read.cell(second, tests)
+        (found,) = compare(ours.mean_per_image(), {second: theirs.mean_per_image()})
+        by_seed = ''
+        if [*map(_seed, read.folders(first))] == [*map(_seed, read.folders(second))]:
+            by_seed = ', '.join(f'{a - b:+.1f}' for a, b in zip(ours.dice, theirs.dice, strict=True))
+        body.append([row['what'], f'{found.difference:+.1f}', f'{found.low:+.1f} to {found.high:+.1f}', by_seed])
+    return markdown_table(['what', 'difference', '95 % interval', 'seed by seed'], body)
+
+
+def _labels(read: Description, run: str, iterations: list[int], rows: dict[str, str]) -> Lines:
+    """Dice of pseudo-labels by iteration and, below, its change by refinement with the standard error.
+
+    Args:
+        run: Folder with what tools/label_quality.py has measured, in a folder for each iteration.
+        iterations: Which.
+        rows: What stands in the table for each setting of that tool.
+    """
+    files = [read.path.parent / run / f'iter_{iteration}' / 'label_quality.json' for iteration in iterations]
+    found = [json.loads(file.read_text()) for file in files]
+    body = [["the teacher's own, Dice", *(f'{settings["teacher"]["dice"]:.1f}' for settings in found)]]
+    for setting, label in rows.items():
+        measured = [settings[setting] for settings in found]
+        body.append([label, *(f'{each["change"]:+.1f} ± {each["error"]:.1f}' for each in measured)])
+    return markdown_table(['labels', *(f'iteration {iteration}' for iteration in iterations)], body)
+
+
+def _shifts(read: Description, columns: dict[str, str], rows: dict[str, str]) -> Lines:
+    """Dice on held-out images as they are and changed.
+
+    Args:
+        columns: Change of tools/shifts.py for each heading.
+        rows: Folder with its ``shifts.json`` for each row.
+    """
+    body = []
+    for label, folder in rows.items():
+        found = json.loads((read.path.parent / folder / 'shifts.json').read_text())
+        body.append([label, *(f'{found[change]:.1f}' for change in columns.values())])
+    return markdown_table(['model', *columns], body)
+
+
+def _seed(folder: Path) -> str:
+    found = SEED.search(folder.name)
+    if not found:
+        raise ValueError(f'the folder {folder} does not end with _seed and a number')
+    return found[1]
+
+
+FORMS: dict[str, Callable[..., Lines]] = {
+    'means': _means,
+    'runs': _runs,
+    'differences': _differences,
+    'labels': _labels,
+    'shifts': _shifts,
+}

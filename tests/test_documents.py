@@ -1,0 +1,166 @@
+"""Documents: their tables are those of the results files, and descriptions of tables that are wrong are told."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmseg_acl.experiments.documents import BEGIN, END, make_table, update_document
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted({ROOT / 'README.md', *ROOT.glob('docs/**/*.md'), *ROOT.glob('results/**/*.md')})
+TESTS = {'first': 'kvasir', 'both': ['kvasir', 'cvc300']}
+
+
+@pytest.mark.parametrize('path', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_are_those_of_the_results(path):
+    assert update_document(path) == path.read_text(), f'{path} is not what `make results` writes: run it'
+
+
+def test_the_pages_with_results_have_tables():
+    for path in (ROOT / 'README.md', ROOT / 'results' / 'laptop' / 'README.md'):
+        assert BEGIN.search(path.read_text())
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two kinds of runs on two images of one set and one of another; a function that describes a table of them."""
+
+    def write(folder, scores):
+        folder.mkdir()
+        found, lines = {}, ['set,network,image,dice,iou']
+        for test, images in scores.items():
+            value = sum(images) / len(images)
+            networks = ('student', 'teacher') if folder.name.startswith('taught') else ('student',)
+            found[test] = {
+                name: dict(image=dict(mDice=value - (name == 'student' and len(networks) > 1), mIoU=value - 10))
+                for name in networks
+            }
+            lines += [f'{test},{name},{i},{dice},0' for name in networks for i, dice in enumerate(images)]
+        (folder / 'results.json').write_text(json.dumps(found))
+        (folder / 'per_image.csv').write_text('\n'.join(lines) + '\n')
+
+    write(tmp_path / 'plain_seed0', dict(kvasir=[60, 70], cvc300=[20]))
+    write(tmp_path / 'plain_seed1', dict(kvasir=[62, 72], cvc300=[22]))
+    write(tmp_path / 'taught_seed0', dict(kvasir=[70, 80], cvc300=[60]))
+    write(tmp_path / 'taught_seed1', dict(kvasir=[70, 80], cvc300=[51]))
+    (tmp_path / 'speed.json').write_text(json.dumps(dict(rows=[{'method': 'MT', 'time to SupOnly': 2.449}])))
+
+    def describe(**table):
+        description = tmp_path / 'tables.yaml'
+        runs = dict(Plain='plain_seed*', Taught='taught_seed*')
+        description.write_text(yaml.safe_dump(dict(runs=runs, tables=dict(one=table)), sort_keys=False))
+        return description
+
+    return describe
+
+
+def test_means_over_seeds_by_hand(results):
+    rows = [dict(runs='Plain', labelled=7), dict(runs='Taught', label='MT', cost='MT')]
+    table = make_table(results(form='means', tests=TESTS, rows=rows, costs='speed.json'), 'one')
+    assert table[0] == '| method | labelled | seeds | first | both | time of a step |'
+    # Of both sets: (60 + 70 + 20) / 3 = 50 and (62 + 72 + 22) / 3 = 52; taught, of the teacher, 70 and 67.
+    assert table[2] == '| Plain | 7 | 2 | 66.0 ± 1.4 | 51.0 ± 1.4 |  |'
+    assert table[3] == '| MT |  | 2 | 75.0 ± 0.0 | 68.5 ± 2.1 | 2.4 |'
+
+
+def test_runs_show_each_network(results):
+    table = make_table(results(form='runs', tests=dict(Kvasir='kvasir')), 'one')
+    assert table[0] == '| run | folder | Kvasir Dice | Kvasir IoU |'
+    assert table[2] == '| Plain, seed 0 | `plain_seed0` | 65.0 | 55.0 |'
+    assert table[4] == '| Taught, seed 0 | `taught_seed0` | 74.0 / 75.0 | 65.0 / 65.0 |'
+
+
+def test_differences_are_paired_by_image_and_seed(results):
+    rows = [dict(what='Taught - Plain', of=['Taught', 'Plain'])]
+    (line,) = make_table(results(form='differences', tests=['kvasir', 'cvc300'], rows=rows), 'one')[2:]
+    # Image by image, mean over seeds: 9, 9 and 34.5; seed by seed 70 - 50 and 67 - 52.
+    assert line == '| Taught - Plain | +17.5 | +9.0 to +34.5 | +20.0, +15.0 |'
+
+
+def test_labels_and_shifts_are_read(results, tmp_path):
+    for iteration, change in ((300, 1.5), (600, -0.25)):
+        folder = tmp_path / 'run' / f'iter_{iteration}'
+        folder.mkdir(parents=True)
+        measured = dict(teacher=dict(dice=70.0), LA=dict(change=change, error=0.1))
+        (folder / 'label_quality.json').write_text(json.dumps(measured))
+        (folder / 'shifts.json').write_text(json.dumps(dict(none=80 + change, grey=70.0)))
+    table = make_table(results(form='labels', run='run', iterations=[300, 600], rows=dict(LA='low')), 'one')
+    assert table[2:] == ["| the teacher's own, Dice | 70.0 | 70.0 |", '| low | +1.5 ± 0.1 | -0.2 ± 0.1 |']
+    table = make_table(results(form='shifts', columns={'as it is': 'none'}, rows=dict(A='run/iter_300')), 'one')
+    assert table[2:] == ['| A | 81.5 |']
+
+
+def run_tool(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, 'argv', ['experiments.py', *map(str, arguments)])
+    runpy.run_path(str(ROOT / 'tools' / 'experiments.py'), run_name='__main__')
+
+
+def test_the_command_fills_a_document_and_leaves_the_rest(results, tmp_path, monkeypatch):
+    results(form='runs', tests=dict(Kvasir='kvasir'))
+    page = tmp_path / 'docs' / 'page.md'
+    page.parent.mkdir()
+    mark = '<!-- table one of ../tables.yaml, written by make results -->'
+    page.write_text(f'# Page\n\n{mark}\nof yore\n{END}\n\nbetween\n\n{mark}\n{END}\nend\n')
+    run_tool(monkeypatch, 'documents', page)
+    text = page.read_text()
+    assert text.count('| Plain, seed 0 |') == 2 and 'of yore' not in text
+    assert text.startswith(f'# Page\n\n{mark}\n| run |') and text.endswith(f'|\n{END}\nend\n') and 'between' in text
+    run_tool(monkeypatch, 'documents', page)
+    assert page.read_text() == text
+    # A table that is not that of the results shows.
+    page.write_text(text.replace('65.0', '66.0'))
+    assert update_document(page) == text
+
+
+WRONG = {
+    'no end': ({}, lambda text: text.replace(END, ''), 'each mark of a table needs'),
+    'no such table': ({}, lambda text: text.replace('table one', 'table two'), "no table 'two'; there are one"),
+    'no description': ({}, lambda text: text.replace('tables.yaml', 'none.yaml'), 'no description of tables at'),
+    'no form': (dict(form='round'), None, "has the form 'round'; allowed are means, runs"),
+    'unknown key': (dict(form='runs', test=TESTS), None, "unexpected keyword argument 'test'"),
+    'unknown runs': (
+        dict(form='means', tests=TESTS, rows=[dict(runs='Best')]),
+        None,
+        "no runs 'Best'; there are Plain",
+    ),
+    'not scored': (
+        dict(form='means', tests=dict(a='etis'), rows=[dict(runs='Plain')]),
+        None,
+        'lacks scores on one of etis',
+    ),
+}
+
+
+@pytest.mark.parametrize('table, change, message', WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_told(table, change, message, results, tmp_path, monkeypatch, capsys):
+    results(**table or dict(form='runs', tests=dict(Kvasir='kvasir')))
+    page = tmp_path / 'page.md'
+    text = f'<!-- table one of tables.yaml, written by make results -->\n{END}\n'
+    page.write_text(change(text) if change else text)
+    before = page.read_text()
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(monkeypatch, 'documents', page)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert page.read_text() == before
+
+
+def test_a_pattern_without_folders_and_a_folder_without_seed_are_told(results, tmp_path):
+    description = results(form='runs', tests=dict(Kvasir='kvasir'))
+    content = yaml.safe_load(description.read_text())
+    description.write_text(yaml.safe_dump({**content, 'runs': dict(A='absent_*')}))
+    with pytest.raises(ValueError, match="no folder fits 'absent_\\*'"):
+        make_table(description, 'one')
+    (tmp_path / 'plain_seed0').rename(tmp_path / 'plain_best')
+    description.write_text(yaml.safe_dump({**content, 'runs': dict(A='plain_best')}))
+    with pytest.raises(ValueError, match='does not end with _seed and a number'):
+        make_table(description, 'one')
+    description.write_text('- a list')
+    with pytest.raises(ValueError, match='must have the two keys runs and tables'):
+        make_table(description, 'one')
