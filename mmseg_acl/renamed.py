@@ -3,6 +3,10 @@
 Errors read it to name what a user of an older config means, and stored runs are migrated by it.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 # By the class that takes the argument: its old name and the present one.
 RENAMED_KEYS: dict[str, dict[str, str]] = {
     'ACLNet': {
@@ -37,3 +41,22 @@ RENAMED_SCALARS: dict[str, dict[str, str]] = {
     'PSMT': {'loss_con': 'loss_consistency'},
     'U2PL': {'loss_con': 'loss_consistency'},
 }
+
+
+def with_new_names(value: Any) -> Any:
+    """A copy of a config, or of a part of one, in which what was renamed has its present name.
+
+    Args:
+        value: Dicts, lists and tuples of anything. A key is renamed in a dict whose ``type``, a string, names the
+            class that took it.
+    """
+    if isinstance(value, dict):
+        kind = value.get('type')
+        keys = RENAMED_KEYS.get(kind, {}) if isinstance(kind, str) else {}
+        found = {keys.get(key, key): with_new_names(inner) for key, inner in value.items()}
+        if isinstance(kind, str):
+            found['type'] = RENAMED_TYPES.get(kind, kind)
+        return found
+    if isinstance(value, (list, tuple)):
+        return type(value)(with_new_names(inner) for inner in value)
+    return value

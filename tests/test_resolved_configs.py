@@ -1,0 +1,64 @@
+"""Every config of 1a6be0e trains today what it trained then: same models, data, schedules and learning rates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from resolved_configs import BUILT, Store, config_files, parameter_settings, read_keys
+
+from mmseg_acl.engine import load_config
+from mmseg_acl.engine.start.weights import resolve_weights
+from mmseg_acl.renamed import with_new_names
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+STORED = json.loads((Path(__file__).parent / 'data' / 'configs_1a6be0e.json').read_text())
+# Which the command line sets.
+NOT_IN_THE_FILE = ('launcher', 'work_dir')
+
+
+def stored(name: str) -> dict[str, Any]:
+    """The keys of a config of 1a6be0e, in today's words."""
+    keys = {key: value for key, value in STORED['configs'][name].items() if key != 'parameters'}
+    return with_new_names({key: Store(STORED['values']).get(value) for key, value in keys.items()})
+
+
+def today(name: str) -> dict[str, Any]:
+    """The keys of today's config."""
+    keys = read_keys(load_config(str(CONFIGS / name)))
+    return {key: value for key, value in keys.items() if key not in NOT_IN_THE_FILE}
+
+
+def test_no_config_has_gone():
+    files = {file.relative_to(CONFIGS).as_posix() for file in config_files(CONFIGS)}
+    assert STORED['configs'].keys() <= files
+
+
+@pytest.mark.parametrize('name', STORED['configs'])
+def test_a_config_resolves_to_the_same(name):
+    before, now = stored(name), today(name)
+    assert now == before
+
+
+def distinct() -> dict[int, str]:
+    """The first config of each distinct pair of model and optimizer."""
+    found: dict[int, str] = {}
+    for name, config in STORED['configs'].items():
+        found.setdefault(config['parameters'], name)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('number', 'name'), distinct().items(), ids=distinct().values())
+def test_every_parameter_has_the_same_learning_rate_and_decay(number, name, monkeypatch):
+    monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
+    config = load_config(str(CONFIGS / name))
+    resolve_weights(config.model)
+    assert parameter_settings(config) == STORED['parameters'][number]
+
+
+def test_each_pair_of_model_and_optimizer_is_listed_once():
+    pairs = {json.dumps([stored(name)[key] for key in BUILT], sort_keys=True) for name in STORED['configs']}
+    assert len(pairs) == len(STORED['parameters'])
