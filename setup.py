@@ -29,6 +29,7 @@ setup(
     package_data={'mmseg_acl.datasets': ['lists/*/*.txt'], 'mmseg_acl.experiments': ['paper_tables.csv']},
     python_requires='>=3.10',
     install_requires=[
+        'filelock>=4.2',  # earlier ones leave a lock with the processes that a loader has forked
         'matplotlib>=3.7',
         'numpy>=1.22',
         'opencv-python>=4.5',

@@ -27,7 +27,7 @@ from mmseg_acl.engine import atomic, build_runner, load_config, read_checkpoint,
 from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.engine.hooks.finite_loss_hook import broken_losses
 from mmseg_acl.engine.start.resume import last_whole_checkpoint
-from mmseg_acl.engine.start.work_dir import claim_work_dir
+from mmseg_acl.engine.start.work_dir import claim_work_dir, in_use
 from mmseg_acl.errors import CheckpointError, DataError, NonFiniteError, RunError, Stopped
 from mmseg_acl.models import MeanTeacher
 
@@ -142,11 +142,44 @@ def test_a_checkpoint_elsewhere_is_found_by_its_note(tmp_path):
     assert last_whole_checkpoint(tmp_path / 'run').name == 'iter_3.pth'
 
 
-def test_a_second_run_is_kept_out_of_a_work_dir(tmp_path):
+CLAIM = 'import sys; from mmseg_acl.engine.start import work_dir; work_dir.claim_work_dir(sys.argv[1], False)'
+HOLD_AND_FORK = f"""{CLAIM}
+import os, time
+assert not work_dir.in_use(sys.argv[1]), 'by another process'
+if os.fork() == 0:
+    time.sleep(60)
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_run_is_kept_out_of_a_work_dir_until_the_first_has_ended(tmp_path):
+    folder = tmp_path / 'a'
+    assert not in_use(folder)
+    command = [sys.executable, '-c', HOLD_AND_FORK, folder]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as other:
+        try:
+            int(other.stdout.readline())
+            assert in_use(folder)
+            with pytest.raises(ValueError, match='another run is writing to the work dir .*wait for its end'):
+                claim_work_dir(folder, resume=False)
+            other.kill()
+            other.wait()
+            assert not in_use(folder), 'though a process that it had forked, as loaders do, is still there'
+            claim_work_dir(folder, resume=False)
+            assert not in_use(folder), 'by another process'
+        finally:
+            os.killpg(other.pid, signal.SIGKILL)
+
+
+def test_a_work_dir_without_locks_is_used_without(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
     claim_work_dir(tmp_path / 'a', resume=False)
-    code = 'import sys; from mmseg_acl.engine.start import work_dir; work_dir.claim_work_dir(sys.argv[1], False)'
-    done = subprocess.run([sys.executable, '-c', code, tmp_path / 'a'], capture_output=True, text=True, check=False)
-    assert 'another run is writing to the work dir' in done.stderr
+    monkeypatch.setattr('fcntl.flock', refuse)
+    claim_work_dir(tmp_path / 'b', resume=False)
+    assert not in_use(tmp_path / 'b')
 
 
 # ------------------------------------------------------------------ one process

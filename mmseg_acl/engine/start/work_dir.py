@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from mmseg_acl.engine.start.resume import NUMBERED
 
-try:
-    import fcntl
-except ImportError:  # a system without POSIX locks: two runs in one folder go unnoticed there
-    fcntl = None
-
 LOCK = 'run.lock'
-_held: dict[Path, IO] = {}  # an open file is a lock that ends with the process, however it ends
+# How a file system says that it has no locks: two runs in one folder go unnoticed there.
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+_held: dict[Path, FileLock] = {}  # a lock that ends with the process, however it ends
 
 
 def claim_work_dir(work_dir: str | Path, resume: bool) -> None:
@@ -52,31 +51,42 @@ def claim_work_dir(work_dir: str | Path, resume: bool) -> None:
 
 def in_use(work_dir: str | Path) -> bool:
     """Whether a run of another process is writing to a folder."""
-    file = Path(work_dir) / LOCK
-    if fcntl is None or not file.is_file():
+    folder = Path(work_dir).absolute()
+    if folder in _held or not (folder / LOCK).is_file():
         return False
-    with open(file, 'a') as probe:
-        try:
-            fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return True
-        except OSError:  # a file system without locks
-            return False
-    return False
+    probe = _lock_of(folder)
+    taken = _take(probe)
+    probe.release()
+    return not taken
 
 
 def _lock(folder: Path) -> None:
-    if fcntl is None or folder in _held:
+    if folder in _held:
         return
-    file = open(folder / LOCK, 'w')
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.close()
+    lock = _lock_of(folder)
+    if not _take(lock):
         raise ValueError(
             f'another run is writing to the work dir {folder}: wait for its end, or give another --work-dir'
-        ) from error
-    except OSError:  # a file system without locks
-        file.close()
-        return
-    _held[folder] = file
+        )
+    _held[folder] = lock
+
+
+def _lock_of(folder: Path) -> FileLock:
+    # Without the fallback, which a killed run would leave behind for the next to stumble over.
+    return FileLock(folder / LOCK, fallback_to_soft=False)
+
+
+def _take(lock: FileLock) -> bool:
+    """Take a lock if it is free; on a file system without locks it always is.
+
+    Raises:
+        OSError: The lock file cannot be opened.
+    """
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return True
