@@ -11,6 +11,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
+from mmseg_acl.models.networks import is_semi_supervised, learner
+
 
 def _history_method(owner: object, name: str) -> object:
     """Stand in for ``getattr`` in a checkpoint: mmengine stores its histories' statistics by it, and only
@@ -100,8 +102,8 @@ def check_state_fits(model: nn.Module, state: dict[str, Tensor], path: str | Pat
         ValueError: It belongs to another model.
     """
     expected = model.state_dict()
-    plain = getattr(model, model.networks[0]).state_dict() if hasattr(model, 'networks') else {}
-    wanted = plain if plain and state.keys() == plain.keys() else expected
+    plain = learner(model).state_dict()
+    wanted = plain if is_semi_supervised(model) and state.keys() == plain.keys() else expected
     missing, foreign = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     shapes = [k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape]
     if missing or foreign or shapes:

@@ -13,6 +13,7 @@ from mmengine.registry import Registry, init_default_scope
 from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
 from mmseg_acl.engine.checkpoint import load_model_weights
+from mmseg_acl.models.networks import networks_of
 
 PACKAGE = 'mmseg_acl'
 HEADER = """\
@@ -52,13 +53,11 @@ def export_student(
     init_default_scope(config.get('default_scope', 'mmseg'))
     plain = plain_config(config)  # before the weights are read, so that what cannot be exported is found at once
     model = MODELS.build(config.model)
-    networks = getattr(model, 'networks', ('student',))
+    networks = networks_of(model)
     if network not in networks:
         raise ValueError(f'{type(model).__name__} has no network {network!r}; it has {", ".join(networks)}')
     load_model_weights(model, checkpoint)
-    if hasattr(model, 'networks'):
-        model = model.get_submodule(model.network_path(network))
-    state = model.state_dict()
+    state = networks[network].state_dict()
     MODELS.build(plain.model).load_state_dict(state)  # strictly: what is written fits what is written beside it
 
     out_dir = Path(out_dir)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.runner import ValLoop
 from mmseg.registry import LOOPS
 
-from mmseg_acl.models.semi.wrapping import unwrapped
+from mmseg_acl.models.networks import is_semi_supervised, networks_of, predicting
 
 
 @LOOPS.register_module()
@@ -21,16 +21,11 @@ class StudentTeacherValLoop(ValLoop):
         self.runner.call_hook('before_val')
         self.runner.call_hook('before_val_epoch')
         self.runner.model.eval()
-        model = unwrapped(self.runner.model)
-        metrics = {}
-        if hasattr(model, 'networks'):
-            chosen = model.predict_on
-            for network in model.networks:
-                model.predict_on = network
-                metrics.update({f'{network}/{k}': v for k, v in self._evaluate().items()})
-            model.predict_on = chosen
-        else:
-            metrics = self._evaluate()
+        model, metrics = self.runner.model, {}
+        for network in networks_of(model):
+            prefix = f'{network}/' if is_semi_supervised(model) else ''
+            with predicting(model, network):
+                metrics.update({f'{prefix}{key}': value for key, value in self._evaluate().items()})
         self.runner.call_hook('after_val_epoch', metrics=metrics)
         self.runner.call_hook('after_val')
         return metrics

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapperDict
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
+
+from mmseg_acl.models.semi.wrapping import unwrapped
 
 SEGMENTOR = 'segmentor'
 
@@ -60,7 +61,7 @@ class SeparateOptimWrapperConstructor:
 
     def __call__(self, model: nn.Module) -> SeparateOptimWrappers:
         """Build the wrappers for ``model``, which may be wrapped for distributed training."""
-        children = dict((model.module if is_model_wrapper(model) else model).named_children())
+        children = dict(unwrapped(model).named_children())
         parts = {name: part for name, part in children.items() if any(p.requires_grad for p in part.parameters())}
         unknown = self.separate.keys() - parts.keys()
         if unknown or self.separate.keys() == parts.keys() or SEGMENTOR in self.separate:

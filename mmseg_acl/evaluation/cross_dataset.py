@@ -24,6 +24,7 @@ from mmseg_acl.datasets.polyp import PolypDataset, default_data_root
 from mmseg_acl.engine import load_model_weights
 from mmseg_acl.evaluation.map_files import write_map
 from mmseg_acl.evaluation.polyp_metric import ImageScore, PolypMetric, foreground_probability
+from mmseg_acl.models.networks import networks_of, predicting
 
 
 class TestSet(NamedTuple):
@@ -250,19 +251,18 @@ def _score_by_own_metric(
     """Scores of each network on the config's own test set, by its own metric."""
     scores = {}
     for network in networks:
-        if hasattr(model, 'networks'):
-            model.predict_on = network
         metric = Evaluator(deepcopy(evaluator))
         metric.dataset_meta = loader.dataset.metainfo
-        for batch in track(loader, description=f'{OWN} {network}', total=len(loader)):
-            metric.process(data_samples=model.test_step(batch), data_batch=batch)
+        with predicting(model, network):
+            for batch in track(loader, description=f'{OWN} {network}', total=len(loader)):
+                metric.process(data_samples=model.test_step(batch), data_batch=batch)
         found = metric.evaluate(len(loader.dataset))
         scores[network] = {OWN_METRIC: {key: float(value) for key, value in found.items()}}
     return scores
 
 
 def _choose_networks(model: nn.Module, asked: Sequence[str] | None) -> Sequence[str]:
-    available = getattr(model, 'networks', ('student',))
+    available = list(networks_of(model))
     missing = [name for name in asked or () if name not in available]
     if missing:
         raise ValueError(f'{type(model).__name__} has no network {missing[0]!r}, it has {", ".join(available)}')
@@ -281,9 +281,8 @@ def _forward(
     written: set[Path] = set()
     for batch in track(loader, description=f'{name:10s}', total=len(loader)):
         for network, metric in metrics.items():
-            if hasattr(model, 'networks'):
-                model.predict_on = network
-            outputs = [output.to_dict() for output in model.test_step(batch)]
+            with predicting(model, network):
+                outputs = [output.to_dict() for output in model.test_step(batch)]
             metric.process(batch, outputs)
             for output in outputs if maps_dir else ():
                 file = maps_dir / network / f'{Path(output["img_path"]).stem}.png'

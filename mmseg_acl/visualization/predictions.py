@@ -19,6 +19,7 @@ from mmseg_acl.engine import load_config
 from mmseg_acl.evaluation.cross_dataset import OWN, build_loaders, load_model
 from mmseg_acl.evaluation.curves import overlap
 from mmseg_acl.evaluation.polyp_metric import foreground_probability
+from mmseg_acl.models.networks import is_semi_supervised
 from mmseg_acl.visualization.pictures import read_image
 
 RUN_FORM = '[NAME=]CONFIG.py:CHECKPOINT.pth[@NETWORK]'
@@ -98,7 +99,7 @@ def open_run(run: TrainedRun) -> tuple[Config, nn.Module]:
     """
     config = load_config(run.config)
     model = load_model(config, run.checkpoint)
-    if hasattr(model, 'networks'):
+    if is_semi_supervised(model):
         model.predict_on = run.network or model.predict_on
     elif run.network not in (None, 'student'):
         raise ValueError(f'{run.config} builds a plain segmentor, without a {run.network}: leave @{run.network} out')

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mmengine.dataset import pseudo_collate
 from rich.progress import track
 
+from mmseg_acl.models.networks import predictor
 from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.visualization.predictions import (
     TrainedRun,
@@ -58,7 +59,7 @@ def collect_features(
         FileNotFoundError, ValueError: Something is missing or does not fit, or a class has too few pixels.
     """
     config, model = open_run(run)
-    network = getattr(model, model.predict_on) if hasattr(model, 'networks') else model
+    network = predictor(model)
     tap = FeatureTap(network, source)
     sets = open_sets(config, datasets)
     known = list_images(sets)

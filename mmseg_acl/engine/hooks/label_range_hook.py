@@ -8,7 +8,7 @@ from mmseg.registry import HOOKS
 
 from mmseg_acl.datasets.polyp import PolypDataset
 from mmseg_acl.errors import DataError
-from mmseg_acl.models.semi.wrapping import unwrapped
+from mmseg_acl.models.networks import learner
 
 IGNORE = 255
 # Labelled images after which it is no chance any more that none has a foreground.
@@ -36,9 +36,7 @@ class LabelRangeHook(Hook):
         sources = getattr(dataset, 'sources', [dataset])
         self._needed = not all(isinstance(source, PolypDataset) for source in sources)
         named = len(dataset.metainfo.get('classes') or ()) if hasattr(dataset, 'metainfo') else 0
-        model = unwrapped(runner.model)
-        segmentor = getattr(model, model.networks[0]) if hasattr(model, 'networks') else model
-        num_classes = getattr(segmentor, 'num_classes', 0)
+        num_classes = getattr(learner(runner.model), 'num_classes', 0)
         if num_classes and named > num_classes:
             raise DataError(
                 f'the data set names {named} classes ({", ".join(dataset.metainfo["classes"])}), and the segmentor '

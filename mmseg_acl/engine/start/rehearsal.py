@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from mmseg_acl.datasets import SemiSupervisedDataset
 from mmseg_acl.datasets.semi_supervised import random_scope
 from mmseg_acl.errors import DataError
-from mmseg_acl.models import SemiSupervisedSegmentor
+from mmseg_acl.models.networks import is_semi_supervised, learner
 from mmseg_acl.models.semi.wrapping import unwrapped
 
 
@@ -61,10 +61,10 @@ def _peek(dataset: Dataset, index: int) -> dict:
 
 
 def _check_views(model: nn.Module, sample: dict, source: str, labelled: bool) -> None:
-    """A method takes branches of views, a plain segmentor takes images."""
-    branches = isinstance(sample['inputs'], dict)
-    if isinstance(model, SemiSupervisedSegmentor):
-        if not branches:
+    """A method takes views, a plain segmentor takes images."""
+    has_views = isinstance(sample['inputs'], dict)
+    if is_semi_supervised(model):
+        if not has_views:
             raise ValueError(
                 f'{type(model).__name__} needs views, but the pipeline of the {source} packs single images: '
                 "end it with dict(type='Views', ...), as configs/_base_/datasets/semi_128.py does, and use "
@@ -75,7 +75,7 @@ def _check_views(model: nn.Module, sample: dict, source: str, labelled: bool) ->
                 f"{type(model).__name__} needs the view 'sup' of labelled images; their pipeline packs "
                 f'{", ".join(sample["inputs"])}'
             )
-    elif branches:
+    elif has_views:
         raise ValueError(
             f'{type(model).__name__} takes single images, but the pipeline of the {source} packs the views '
             f'{", ".join(sample["inputs"])}: for supervised training set train_dataloader = '
@@ -99,10 +99,9 @@ def _check_classes(model: nn.Module, dataset: Dataset) -> None:
 
 def _heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Decode and auxiliary heads of the network that learns, by their names in the config."""
-    several = isinstance(model, SemiSupervisedSegmentor)
-    prefix, segmentor = ('model.segmentor', getattr(model, model.networks[0])) if several else ('model', model)
+    prefix = 'model.segmentor' if is_semi_supervised(model) else 'model'
     for key in ('decode_head', 'auxiliary_head'):
-        found = getattr(segmentor, key, None)
+        found = getattr(learner(model), key, None)
         for head in found if isinstance(found, nn.ModuleList) else [found]:
             if hasattr(head, 'num_classes') and hasattr(head, 'out_channels'):
                 yield f'{prefix}.{key}', head

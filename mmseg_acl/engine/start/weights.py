@@ -14,6 +14,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmseg_acl.engine.checkpoint import read_checkpoint, state_of
+from mmseg_acl.models.networks import learner
 
 VARIABLE = 'MMSEG_ACL_WEIGHTS'
 WAYS_OUT = (
@@ -63,7 +64,7 @@ def check_weights_fit(model: nn.Module, path: str) -> None:
     Raises:
         ValueError: More parameters of the backbone are missing from the file, or have another shape.
     """
-    segmentor = getattr(model, model.networks[0]) if hasattr(model, 'networks') else model
+    segmentor = learner(model)
     state = {key.removeprefix('backbone.'): value for key, value in state_of(read_checkpoint(path)).items()}
     backbone = getattr(
         segmentor.backbone, 'backbone', segmentor.backbone
