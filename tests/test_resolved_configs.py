@@ -10,6 +10,7 @@ import pytest
 from resolved_configs import BUILT, Store, config_files, parameter_settings, read_keys
 
 from mmseg_acl.engine import load_config
+from mmseg_acl.engine.start.config_checks import DISSOLVED_HOOKS
 from mmseg_acl.engine.start.weights import resolve_weights
 from mmseg_acl.renamed import with_new_names
 
@@ -22,7 +23,9 @@ NOT_IN_THE_FILE = ('launcher', 'work_dir')
 def stored(name: str) -> dict[str, Any]:
     """The keys of a config of 1a6be0e, in today's words."""
     keys = {key: value for key, value in STORED['configs'][name].items() if key != 'parameters'}
-    return with_new_names({key: Store(STORED['values']).get(value) for key, value in keys.items()})
+    config = with_new_names({key: Store(STORED['values']).get(value) for key, value in keys.items()})
+    config['custom_hooks'] = [hook for hook in config['custom_hooks'] if hook['type'] not in DISSOLVED_HOOKS]
+    return config
 
 
 def today(name: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ log_level = 'INFO'
 load_from = None
 resume = False
 custom_hooks = [
-    dict(type='ChannelsLastHook'),
     dict(type='StepSeedHook'),
     dict(type='MeanTeacherHook'),
     dict(type='FiniteLossHook'),

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmseg_acl.engine.start.config_checks import DISSOLVED_HOOKS
 from mmseg_acl.engine.start.weights import VARIABLE, resolve_weights
 
 PARTS = (
@@ -36,7 +37,8 @@ WITHOUT_EFFECT = {
     'val_begin',
     'val_interval',
 }
-WATCHING_HOOKS = {
+HOOKS_WITHOUT_EFFECT = {
+    *DISSOLVED_HOOKS,
     'FiniteLossHook',
     'LabelRangeHook',
     'PseudoLabelRefinementHook',
@@ -58,7 +60,8 @@ def fingerprint(config: Config) -> str:
     parts = {key: config[key] for key in PARTS if config.get(key) is not None}
     if config.get('load_from') and not config.get('resume'):
         parts['load_from'] = config.load_from
-    parts['custom_hooks'] = [hook for hook in parts.get('custom_hooks', []) if hook['type'] not in WATCHING_HOOKS]
+    hooks = parts.get('custom_hooks', [])
+    parts['custom_hooks'] = [hook for hook in hooks if hook['type'] not in HOOKS_WITHOUT_EFFECT]
     random_start = os.environ.get(VARIABLE) == 'none'
     text = json.dumps(_portable(parts, random_start), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

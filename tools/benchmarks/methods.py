@@ -48,7 +48,7 @@ class Step:
         self.batch = next(iter(Runner.build_dataloader(on_frames(config.train_dataloader, root), seed=0)))
         self.model: nn.Module = MODELS.build(random_weights(config.model))
         self.model.init_weights()
-        # As ChannelsLastHook does in every config.
+        # As the runner does.
         self.model.to(memory_format=torch.channels_last).train()
         self.optimizer = build_optim_wrapper(self.model, config.optim_wrapper)
         self.semi = hasattr(self.model, 'networks')

@@ -137,7 +137,7 @@ class Step:
         torch.manual_seed(0)
         self.model: nn.Module = MODELS.build(random_weights(config.model))
         self.model.init_weights()
-        # As ChannelsLastHook does in every config.
+        # As the runner does.
         self.model.to(memory_format=torch.channels_last).train()
         self.optimizer = build_optim_wrapper(self.model, config.optim_wrapper)
         input_side = input_side or side

@@ -1,4 +1,3 @@
-from mmseg_acl.engine.hooks.channels_last_hook import ChannelsLastHook
 from mmseg_acl.engine.hooks.checkpoint_hook import AtomicCheckpointHook
 from mmseg_acl.engine.hooks.finite_loss_hook import FiniteLossHook
 from mmseg_acl.engine.hooks.label_range_hook import LabelRangeHook
@@ -11,7 +10,6 @@ from mmseg_acl.engine.hooks.stop_signal_hook import StopSignalHook
 
 __all__ = [
     'AtomicCheckpointHook',
-    'ChannelsLastHook',
     'FiniteLossHook',
     'LabelRangeHook',
     'MeanTeacherHook',

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import OPTIMIZERS
 
@@ -41,6 +42,8 @@ LOOKED_UP = {
 RANK_OF = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
 START_WITH = {'pytorch': 'torchrun (tools/dist_train.sh)', 'slurm': 'srun (tools/slurm_train.sh)', 'mpi': 'mpirun'}
 ALIKE = 0.85
+# Hooks of older configs, and what has done their work since.
+DISSOLVED_HOOKS = {'ChannelsLastHook': 'every run keeps its weights in channels-last order'}
 
 
 def check_options(config: Config, options: dict) -> None:
@@ -99,6 +102,19 @@ def check_config(config: Config) -> None:
             f'--launcher {launcher} needs {variable} in the environment, which {START_WITH[launcher]} sets: start '
             'the program with it, or leave --launcher out'
         )
+
+
+def leave_out_dissolved_hooks(config: Config) -> None:
+    """Take hooks that are not needed any more out of an older config, in place."""
+    hooks = config.get('custom_hooks') or []
+    for hook in hooks:
+        if hook.get('type') in DISSOLVED_HOOKS:
+            print_log(
+                f'custom_hooks names {hook["type"]}, which is not needed any more: {DISSOLVED_HOOKS[hook["type"]]}',
+                logger='current',
+            )
+    if hooks:
+        config.custom_hooks = [hook for hook in hooks if hook.get('type') not in DISSOLVED_HOOKS]
 
 
 def rank(launcher: str) -> int:

@@ -21,7 +21,7 @@ from mmseg_acl._stack import hide_log_noise
 from mmseg_acl.engine.checkpoint import check_state_fits, read_checkpoint, state_of
 from mmseg_acl.engine.distributed import DistributedRunner, prepare_cpus
 from mmseg_acl.engine.hooks.stop_signal_hook import StopSignalHook
-from mmseg_acl.engine.start.config_checks import check_config, check_options, rank
+from mmseg_acl.engine.start.config_checks import check_config, check_options, leave_out_dissolved_hooks, rank
 from mmseg_acl.engine.start.rehearsal import rehearse
 from mmseg_acl.engine.start.resume import prepare_resume
 from mmseg_acl.engine.start.weights import check_weights_fit, local_weights, resolve_weights
@@ -128,6 +128,7 @@ def build_runner(config: Config) -> Runner:
         FileNotFoundError, ValueError, TypeError, KeyError: The config asks for what cannot be.
     """
     check_config(config)
+    leave_out_dissolved_hooks(config)
     resolve_weights(config.model)
     if rank(config.get('launcher', 'none')) == 0:
         claim_work_dir(config.work_dir, bool(config.get('resume')))
