@@ -5,6 +5,7 @@ Errors read it to name what a user of an older config means, and stored runs are
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 # By the class that takes the argument: its old name and the present one.
@@ -60,3 +61,46 @@ def with_new_names(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(with_new_names(inner) for inner in value)
     return value
+
+
+def refuse_renamed(cls: type, keys: Iterable[str]) -> None:
+    """Refuse arguments of ``cls`` that have another name now.
+
+    Raises:
+        ValueError: One of ``keys`` is an old name; the message has the present one.
+    """
+    for key in keys:
+        for base in cls.__mro__:
+            new = RENAMED_KEYS.get(base.__name__, {}).get(key)
+            if new:
+                raise ValueError(_told(f'{key!r} of {cls.__name__}', new))
+
+
+def renamed_parts(value: Any, path: str = '') -> Iterator[str]:
+    """A message for every key and type of a config, or of a part of one at ``path``, that has another name now."""
+    if isinstance(value, dict):
+        kind = value.get('type')
+        kind = kind if isinstance(kind, str) else getattr(kind, '__name__', None)
+        if kind in RENAMED_TYPES:
+            yield _told(f'{path}.type={kind!r}', RENAMED_TYPES[kind])
+        for key, inner in value.items():
+            here = f'{path}.{key}' if path else str(key)
+            if key in RENAMED_KEYS.get(kind, {}):
+                yield _told(f'{here} of {kind}', RENAMED_KEYS[kind][key])
+            yield from renamed_parts(inner, here)
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from renamed_parts(inner, f'{path}[{number}]')
+
+
+def renamed_type(old: str) -> Callable:
+    """What stands in a registry under an old name: called in any way, it names the present one."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise ValueError(_told(f'type={old!r}', RENAMED_TYPES[old]))
+
+    return refuse
+
+
+def _told(old: str, new: str) -> str:
+    return f'{old} has another name now, {new!r}: rename it in the config'

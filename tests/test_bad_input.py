@@ -392,6 +392,11 @@ OPTIONS = [
         "unexpected keyword argument 'warmup_itres'",
     ),
     Row(
+        'argument by its name in an older version',
+        lambda c: c.tool('train.py', CONFIGS / 'aclnet.py', '--cfg-options', 'model.lambda_con=1'),
+        "model.lambda_con of ACLNet has another name now, 'consistency_weight': rename it in the config",
+    ),
+    Row(
         'misspelt argument of the training loop',
         lambda c: c.build(train_cfg__max_itres=3),
         "unexpected keyword argument 'max_itres'",

@@ -13,6 +13,8 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import OPTIMIZERS
 
+from mmseg_acl.renamed import renamed_parts
+
 # What the runner takes, and what is read of the config beside it.
 RUN_KEYS = (set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}) | {
     'activation_checkpointing',
@@ -69,8 +71,11 @@ def check_config(config: Config) -> None:
     """Check what mmengine would read over or fail at late.
 
     Raises:
-        ValueError, TypeError: A key is missing or misspelt, or a number is none that a run can have.
+        ValueError, TypeError: A key is missing, misspelt or has another name now, or a number is none that a run
+            can have.
     """
+    for renamed in renamed_parts({key: value for key, value in config.items() if key in RUN_KEYS}):
+        raise ValueError(renamed)
     missing = [key for key in NEEDED if config.get(key) is None]
     if missing:
         raise ValueError(f'{config.filename} has no {", ".join(missing)}: a config to train with needs them')

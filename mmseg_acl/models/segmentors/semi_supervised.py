@@ -20,6 +20,7 @@ from mmseg_acl.models.semi.joint_pass import full_image_metas, joint_pass
 from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.teacher import ema_decay, ema_update, freeze
 from mmseg_acl.models.semi.wrapping import unwrapped
+from mmseg_acl.renamed import refuse_renamed
 
 
 @dataclass
@@ -60,9 +61,11 @@ class SemiSupervisedSegmentor(BaseSegmentor):
             first.
         data_preprocessor: Config; by default the segmentor's own, applied to each view.
         init_cfg: Passed to mmengine's ``BaseModule``.
+        **unknown: None; an argument that was renamed ends in an error that names the present one.
 
     Raises:
-        ValueError: A momentum, warm-up or network name outside what is allowed.
+        ValueError: A momentum, warm-up or network name outside what is allowed, or an argument by its old name.
+        TypeError: An argument that there is not.
     """
 
     networks = ('student', 'teacher')
@@ -75,7 +78,11 @@ class SemiSupervisedSegmentor(BaseSegmentor):
         predict_on: str | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
+        **unknown: Any,
     ) -> None:
+        refuse_renamed(type(self), unknown)
+        if unknown:
+            raise TypeError(f'{type(self).__name__} got an unexpected keyword argument {next(iter(unknown))!r}')
         if not 0 <= teacher_momentum < 1:
             raise ValueError(f'teacher_momentum is {teacher_momentum}; it must be in [0, 1)')
         if warmup_iters < 0:
