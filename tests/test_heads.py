@@ -160,58 +160,97 @@ def test_padding_does_not_reach_valid_pixels():
 # Eq. 2
 
 
-def reference_regions(student, teacher, p_fg, beta):
-    """One image: score and regions, pixel by pixel."""
-    affinity = (student + teacher) / 2
-    count = len(p_fg)
-    raw = [
-        sum(float(affinity[i, j] * p_fg[j]) for j in range(count)) / sum(float(affinity[i, j]) for j in range(count))
-        for i in range(count)
-    ]
-    score = [(value - min(raw)) / (max(raw) - min(raw)) for value in raw]
-    return score, [value >= beta[1] for value in score], [value <= beta[0] for value in score]
+def two(p_fg):
+    """Probabilities (B, N, 2) from those of the foreground."""
+    return torch.stack([1 - p_fg, p_fg], dim=-1)
 
 
-def reference_filter(affinity, foreground, background):
+def reference_regions(student, teacher, prob, beta):
+    """One image with (N, C) probabilities: scores of the foreground classes and regions, pixel by pixel."""
+    affinity = ((student + teacher) / 2).tolist()
+    prob = prob.tolist()
+    count, classes = len(prob), len(prob[0])
+    likeliest = [row.index(max(row)) for row in prob]
+    scores = [[] for _ in range(count)]
+    for c in range(1, classes):
+        raw = [sum(a * p[c] for a, p in zip(row, prob, strict=True)) / sum(row) for row in affinity]
+        if classes == 2 or c in likeliest:
+            raw = [(value - min(raw)) / (max(raw) - min(raw)) for value in raw]
+        for i in range(count):
+            scores[i].append(raw[i])
+    regions = []
+    for score in scores:
+        if max(score) >= beta[1]:
+            regions.append(1 + score.index(max(score)))
+        else:
+            regions.append(0 if max(score) <= beta[0] else -1)
+    return scores, regions
+
+
+def reference_label(score):
+    return 1 + score.index(max(score)) if max(score) > 0.5 else 0
+
+
+def reference_filter(affinity, regions):
     rows = []
     for i in range(len(affinity)):
-        row = [
-            0.0 if (foreground[i] and background[j]) or (background[i] and foreground[j]) else float(affinity[i, j])
-            for j in range(len(affinity))
-        ]
+        cut = [-1 not in (regions[i], other) and regions[i] != other for other in regions]
+        row = [0.0 if cut[j] else float(affinity[i, j]) for j in range(len(affinity))]
         rows.append([value / sum(row) for value in row])
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def test_regions_filter_and_queries_are_those_of_the_loops():
-    student, teacher = affinities()
-    p_fg = torch.rand(2, 9, dtype=torch.float64)
-    head = ACLHead(dim=4)
-    regions = head.regions(student.map, teacher.map, p_fg)
+def probabilities(images, pixels, classes):
+    """Random ones in which every class but the last, of four, is somewhere the likeliest."""
+    logits = 3 * torch.randn(images, pixels, classes, dtype=torch.float64)
+    if classes == 4:
+        logits[..., -1] -= 20
+    return logits.softmax(-1)
+
+
+@pytest.mark.parametrize('classes', [2, 4])
+def test_regions_filter_and_queries_are_those_of_the_loops(classes):
+    student, teacher = affinities(pixels=16)
+    prob = probabilities(2, 16, classes)
+    head = ACLHead(dim=4, num_classes=classes)
+    found = head.regions(student.map, teacher.map, prob)
     mean = (student.map + teacher.map) / 2
-    filtered = head.filter(mean, regions)
-    queries, keys = head.queries_keys(student, teacher, regions)
+    filtered = head.filter(mean, found)
+    queries, keys = head.queries_keys(student, teacher, found)
     for b in range(2):
-        score, foreground, background = reference_regions(student.map[b], teacher.map[b], p_fg[b], (0.45, 0.75))
-        assert any(foreground) and any(background)
-        assert regions.score[b].tolist() == pytest.approx(score)
-        assert regions.foreground[b].tolist() == foreground
-        assert regions.background[b].tolist() == background
-        expected = reference_filter(mean[b], foreground, background)
+        scores, regions = reference_regions(student.map[b], teacher.map[b], prob[b], (0.45, 0.75))
+        assert {0, 1} <= set(regions)
+        torch.testing.assert_close(found.score[b], torch.tensor(scores, dtype=torch.float64))
+        assert found.region[b].tolist() == regions
+        assert found.label[b].tolist() == [reference_label(score) for score in scores]
+        expected = reference_filter(mean[b], regions)
         torch.testing.assert_close(filtered[b], expected)
-        rows = slice(9 * b, 9 * b + 9)
+        rows = slice(16 * b, 16 * b + 16)
         torch.testing.assert_close(queries[rows], expected @ student.vectors[b])
         torch.testing.assert_close(keys[rows], expected @ teacher.vectors[b])
-    torch.testing.assert_close(filtered.sum(-1), torch.ones(2, 9, dtype=torch.float64))
-    some = torch.tensor([0, 3, 8, 9, 17])
-    for few, all_ in zip(head.queries_keys(student, teacher, regions, rows=some), (queries, keys), strict=True):
+    torch.testing.assert_close(filtered.sum(-1), torch.ones(2, 16, dtype=torch.float64))
+    some = torch.tensor([0, 3, 8, 15, 16, 31])
+    for few, all_ in zip(head.queries_keys(student, teacher, found, rows=some), (queries, keys), strict=True):
         torch.testing.assert_close(few, all_[some])
+
+
+def test_a_class_that_the_teacher_sees_nowhere_is_reliable_nowhere():
+    """Stretched, it would be at its best spot."""
+    student, teacher = affinities(pixels=25)
+    prob = probabilities(2, 25, 4)
+    head = ACLHead(dim=4, num_classes=4)
+    assert not (head.regions(student.map, teacher.map, prob).region == 3).any()
+    padded = torch.ones(2, 25, dtype=torch.bool)
+    padded[:, -1] = False
+    prob[:, -1] = torch.tensor([0.0, 0, 0, 1], dtype=torch.float64)  # seen on padding alone
+    assert not (head.regions(student.map, teacher.map, prob, padded).region == 3).any()
+    assert (head.regions(student.map, teacher.map, prob).region == 3).any()
 
 
 def test_queries_carry_gradients_and_keys_do_not():
     student, teacher = affinities(batch=1, pixels=4, dim=3)
     head = ACLHead(dim=3)
-    regions = head.regions(student.map, teacher.map, torch.rand(1, 4, dtype=torch.float64))
+    regions = head.regions(student.map, teacher.map, two(torch.rand(1, 4, dtype=torch.float64)))
     inputs = [tensor.requires_grad_() for tensor in (*student, *teacher)]
     queries, keys = head.queries_keys(Affinity(*inputs[:2]), Affinity(*inputs[2:]), regions)
     assert queries.requires_grad and not keys.requires_grad
@@ -228,10 +267,10 @@ def test_score_is_stretched_whatever_the_teacher_sees():
     """A teacher that is sure of no pixel still shows where a polyp would be likeliest."""
     student, teacher = affinities()
     p_fg = 0.02 + 0.01 * torch.rand(2, 9, dtype=torch.float64)
-    regions = ACLHead(dim=4).regions(student.map, teacher.map, p_fg)
+    regions = ACLHead(dim=4).regions(student.map, teacher.map, two(p_fg))
     for b in range(2):
-        expected = reference_regions(student.map[b], teacher.map[b], p_fg[b], (0.45, 0.75))[0]
-        assert regions.score[b].tolist() == pytest.approx(expected)
+        expected = reference_regions(student.map[b], teacher.map[b], two(p_fg)[b], (0.45, 0.75))[0]
+        torch.testing.assert_close(regions.score[b], torch.tensor(expected, dtype=torch.float64))
         assert regions.score[b].min() == 0 and regions.score[b].max() == 1
 
 
@@ -239,8 +278,8 @@ def test_score_is_stretched_whatever_the_teacher_sees():
 def test_a_flat_score_is_not_stretched(p_fg, region):
     student, teacher = affinities()
     p_fg = torch.full((2, 9), p_fg, dtype=torch.float64)
-    regions = ACLHead(dim=4).regions(student.map, teacher.map, p_fg)
-    torch.testing.assert_close(regions.score, p_fg)
+    regions = ACLHead(dim=4).regions(student.map, teacher.map, two(p_fg))
+    torch.testing.assert_close(regions.score[..., 0], p_fg)
     assert getattr(regions, region).all()
     assert torch.equal(regions.reliable, getattr(regions, region))
 
@@ -251,45 +290,63 @@ def test_padding_is_never_reliable_and_never_looked_at():
     valid = torch.ones(2, 9, dtype=torch.bool)
     valid[:, 6:] = False
     head = ACLHead(dim=4)
-    regions = head.regions(student.map, teacher.map, p_fg, valid)
+    regions = head.regions(student.map, teacher.map, two(p_fg), valid)
     assert not regions.reliable[:, 6:].any()
     inner = [part.map[:, :6, :6] for part in (student, teacher)]
-    alone = head.regions(*inner, p_fg[:, :6])
+    alone = head.regions(*inner, two(p_fg[:, :6]))
     torch.testing.assert_close(regions.score[:, :6], alone.score)
     assert head.filter(student.map, regions, valid)[:, :, 6:].abs().max() == 0
-    nothing = head.regions(student.map, teacher.map, p_fg, torch.zeros_like(valid))
+    nothing = head.regions(student.map, teacher.map, two(p_fg), torch.zeros_like(valid))
     assert nothing.score.isfinite().all() and not nothing.reliable.any()
 
 
 # Eqs 3 to 6
 
 
-def test_loss_is_that_of_the_loops():
-    """With room for every reliable pixel as an anchor, nothing is left to chance."""
-    student, teacher = affinities()
-    p_fg = torch.rand(2, 9, dtype=torch.float64)
-    head = ACLHead(dim=4, bank_size=32, min_keys=2, num_anchors=100, tau=0.5).double()
+@pytest.mark.parametrize('classes', [2, 4])
+def test_loss_is_that_of_the_loops(classes):
+    """With room for every reliable pixel as an anchor, nothing is left to chance; a class without keys has no say."""
+    student, teacher = affinities(pixels=16)
+    prob = probabilities(2, 16, classes)
+    head = ACLHead(dim=4, num_classes=classes, bank_size=64, min_keys=2, num_anchors=100, tau=0.5).double()
     stored = torch.randn(7, 4, dtype=torch.float64)
     stored_labels = torch.tensor([0, 1, 1, 0, 0, 1, 0])
     head.bank.enqueue(stored, stored_labels)
     anchors = []
     for b in range(2):
-        score, foreground, background = reference_regions(student.map[b], teacher.map[b], p_fg[b], head.beta)
+        scores, regions = reference_regions(student.map[b], teacher.map[b], prob[b], head.beta)
         mean = (student.map[b] + teacher.map[b]) / 2
-        filtered = reference_filter(mean, foreground, background)
+        filtered = reference_filter(mean, regions)
         queries, keys = filtered @ student.vectors[b], filtered @ teacher.vectors[b]
-        reliable = [i for i in range(9) if foreground[i] or background[i]]
-        anchors += [(queries[i], keys[i], int(score[i] > 0.5)) for i in reliable]
+        reliable = [i for i in range(16) if regions[i] >= 0]
+        anchors += [(queries[i], keys[i], reference_label(scores[i])) for i in reliable]
     bank = [*zip(stored, stored_labels.tolist(), strict=True), *((key, label) for _, key, label in anchors)]
+    fill = [sum(label == c for _, label in bank) for c in range(classes)]
     losses = []
     for query, key, label in anchors:
+        if fill[label] < 2 or sum(fill) - fill[label] < 2:
+            continue
         positive = math.exp(cosine(query, key) / 0.5)
         negative = sum(math.exp(cosine(query, other) / 0.5) for other, its in bank if its != label)
         losses.append(-math.log(positive / (positive + negative)))
-    out = head(student, teacher, p_fg)
+    out = head(student, teacher, prob)
     assert out['loss_contrast'].item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
-    assert out['reliable_share'].item() == pytest.approx(len(losses) / 18)
-    assert head.bank.fill.sum() == len(losses) + 7
+    assert out['reliable_share'].item() == pytest.approx(len(anchors) / 32)
+    assert head.bank.fill.tolist() == fill and (fill[-1] == 0) == (classes == 4)
+
+
+def test_a_class_joins_when_it_and_the_others_have_keys():
+    """The ring of a class that never occurs stays empty and keeps nobody waiting."""
+    head = ACLHead(dim=4, num_classes=4, bank_size=64, min_keys=6)
+    for count, label, ready in [
+        (6, 1, [False, False, False, False]),  # no others to be told from
+        (3, 0, [False, False, False, False]),
+        (3, 2, [False, True, False, False]),  # too few themselves, enough together
+        (3, 0, [True, True, False, False]),
+        (3, 2, [True, True, True, False]),
+    ]:
+        head.bank.enqueue(torch.randn(count, 4), torch.full((count,), label))
+        assert head._ready() == ready
 
 
 def test_loss_gradients():
@@ -300,7 +357,7 @@ def test_loss_gradients():
     head.bank.enqueue(torch.randn(6, 4), torch.arange(6) % 2)
 
     def loss(vectors):
-        return deepcopy(head)(Affinity(student.map, vectors), teacher, p_fg)['loss_contrast']
+        return deepcopy(head)(Affinity(student.map, vectors), teacher, two(p_fg))['loss_contrast']
 
     assert gradcheck(loss, student.vectors.requires_grad_())
 
@@ -310,11 +367,11 @@ def test_anchors_keys_and_labels():
     student, teacher = affinities(batch=3, pixels=25)
     p_fg = torch.rand(3, 25, dtype=torch.float64)
     head = ACLHead(dim=4, bank_size=64, min_keys=1, num_anchors=5).double()
-    regions = head.regions(student.map, teacher.map, p_fg)
+    regions = head.regions(student.map, teacher.map, two(p_fg))
     assert regions.foreground.sum() > 5 and regions.background.sum() > 5
     _, keys = head.queries_keys(student, teacher, regions)
     keys = keys / keys.norm(dim=1, keepdim=True)
-    head(student, teacher, p_fg)
+    head(student, teacher, two(p_fg))
     assert head.bank.fill.tolist() == [5, 5]
     for label, mask in enumerate((regions.background, regions.foreground)):
         similarity = head.bank.ring(label) @ keys[mask.flatten()].T
@@ -328,7 +385,7 @@ def test_no_loss_before_the_rings_are_filled():
     head = ACLHead(dim=4, bank_size=64, min_keys=6, num_anchors=4)
     losses = []
     for _ in range(3):
-        out = head(student, teacher, p_fg)
+        out = head(student, teacher, two(p_fg))
         losses.append(out['loss_contrast'].item())
         grads = torch.autograd.grad(out['loss_contrast'], list(student))
         assert all((grad == 0).all() for grad in grads) == (losses[-1] == 0)
@@ -345,8 +402,8 @@ def test_loss_reaches_every_parameter_of_the_student():
         teacher = network(features)
     head = ACLHead(dim=6, bank_size=64, min_keys=1, num_anchors=16)
     p_fg = torch.rand(2, 25)
-    head(network(features), teacher, p_fg)
-    head(network(features + torch.randn_like(features)), teacher, p_fg)['loss_contrast'].backward()
+    head(network(features), teacher, two(p_fg))
+    head(network(features + torch.randn_like(features)), teacher, two(p_fg))['loss_contrast'].backward()
     assert features.grad.abs().sum() > 0
     for name, parameter in network.named_parameters():
         if name != 'combine.bias':
@@ -360,7 +417,7 @@ def test_same_seed_same_step():
     for _ in range(2):
         torch.manual_seed(5)
         head = ACLHead(dim=4, bank_size=8, min_keys=1, num_anchors=3).double()
-        losses = [head(student, teacher, p_fg)['loss_contrast'].item() for _ in range(3)]
+        losses = [head(student, teacher, two(p_fg))['loss_contrast'].item() for _ in range(3)]
         states.append((losses, head.bank.keys.clone()))
     assert states[0][0] == states[1][0]
     assert torch.equal(states[0][1], states[1][1])
@@ -371,17 +428,17 @@ def test_permuting_the_batch_permutes_the_result():
     p_fg = torch.rand(3, 9, dtype=torch.float64)
     order = torch.tensor([2, 0, 1])
     head, caa = ACLHead(dim=4), CAAHead(dim=4)
-    whole = head.regions(student.map, teacher.map, p_fg)
-    part = head.regions(student.map[order], teacher.map[order], p_fg[order])
-    for one, two in zip(whole, part, strict=True):
-        torch.testing.assert_close(one[order], two)
+    whole = head.regions(student.map, teacher.map, two(p_fg))
+    part = head.regions(student.map[order], teacher.map[order], two(p_fg[order]))
+    for one, other in zip(whole, part, strict=True):
+        torch.testing.assert_close(one[order], other)
     aggregated = caa(student, teacher)
     shuffled = [Affinity(whole.map[order], whole.vectors[order]) for whole in (student, teacher)]
     torch.testing.assert_close(aggregated[order], caa(*shuffled))
     network = AffinityHead(4, channels=4)
     features = torch.randn(3, 4, 3, 3)
-    for one, two in zip(network(features), network(features[order]), strict=True):
-        torch.testing.assert_close(one[order], two)
+    for one, other in zip(network(features), network(features[order]), strict=True):
+        torch.testing.assert_close(one[order], other)
 
 
 # Eqs 7 and 8
@@ -463,7 +520,7 @@ def test_clusters_follow_the_bank():
     head = CAAHead(dim=6, num_clusters=3, interval=10)
     assert not head.update(bank, 0)
     bank.enqueue(torch.eye(6)[[0, 0, 0, 1, 1]], torch.zeros(5, dtype=torch.long))
-    assert not head.update(bank, 10), 'one ring is still empty'
+    assert not head.update(bank, 10), 'one class alone'
     bank.enqueue(torch.eye(6)[[2, 2]], torch.ones(2, dtype=torch.long))
     assert not head.update(bank, 11)
     assert head.update(bank, 20)
@@ -504,7 +561,7 @@ def test_everything_is_finite(vectors, autocast, content, p_fg):
     }[content].clone()
     features.requires_grad_()
     prob = {'mixed': torch.rand(1, 16), 'zero': torch.zeros(1, 16), 'one': torch.ones(1, 16)}
-    prob = prob.get(p_fg, torch.full((1, 16), 0.5))
+    prob = two(prob.get(p_fg, torch.full((1, 16), 0.5)))
     with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
         for step in range(2):
             inputs = features.bfloat16() if autocast else features
@@ -543,8 +600,10 @@ def test_built_from_the_registry():
 
 
 def test_reliable_is_either_region():
-    fg, bg = torch.tensor([[True, False, False]]), torch.tensor([[False, True, False]])
-    assert Regions(torch.rand(1, 3), fg, bg).reliable.tolist() == [[True, True, False]]
+    regions = Regions(torch.rand(1, 4, 2), torch.tensor([[2, 0, -1, 1]]))
+    assert regions.reliable.tolist() == [[True, True, False, True]]
+    assert regions.foreground.tolist() == [[True, False, False, True]]
+    assert regions.background.tolist() == [[False, True, False, False]]
 
 
 @pytest.mark.parametrize(
@@ -555,6 +614,7 @@ def test_reliable_is_either_region():
         (lambda: ACLHead(4, beta=(0.8, 0.7)), r'beta is \(0.8, 0.7\)'),
         (lambda: ACLHead(4, bank_size=10, min_keys=11), 'min_keys is 11'),
         (lambda: ACLHead(4, num_anchors=0), 'num_anchors is 0'),
+        (lambda: ACLHead(4, num_classes=1), 'num_classes is 1'),
         (lambda: CAAHead(4, interval=0), 'interval is 0'),
         (lambda: CAAHead(4, tau=0), 'tau is 0'),
         (lambda: CAAHead(4, max_keys=5), 'max_keys is 5'),

@@ -219,20 +219,63 @@ def test_both_schedules_are_those_of_the_loops(schedule, preset, ranged, gated, 
                 y = 0.3 * near + 0.7 * torch.stack(far)
                 y = y / y.sum(0)
             expected = reference_restore(y[1], prob[b, 1], ranged, gated)
-            torch.testing.assert_close(out.stages['joint'][b], expected)
+            torch.testing.assert_close(out.stages['joint'][b, 1], expected)
         else:
             if high:
                 far = torch.stack([reference_high(c, affinity[b], (4, 3)) for c in y])
                 fg = reference_restore((0.3 * y + 0.7 * far)[1], prob[b, 1], ranged, gated)
-                torch.testing.assert_close(out.stages['high'][b], fg)
+                torch.testing.assert_close(out.stages['high'][b, 1], fg)
                 y = torch.stack([1 - fg, fg])
             if low:
                 for _ in range(2):
                     y = reference_step(y, kernel, SMALL)
                 fg = reference_restore((y / y.sum(0))[1], prob[b, 1], ranged, gated)
-                torch.testing.assert_close(out.stages['low'][b], fg)
+                torch.testing.assert_close(out.stages['low'][b, 1], fg)
             expected = fg
         torch.testing.assert_close(out.prob[b], torch.stack([1 - expected, expected]))
+
+
+def reference_restore_classes(y, prob, ranged, gated):
+    """The same for K foreground maps (K, H, W) of C = K + 1 classes, and all C probabilities of the teacher."""
+    labels = prob.argmax(0)
+    if ranged:
+        stretched = [reference_range(y[c], prob[c + 1]) if (labels == c + 1).any() else y[c] for c in range(len(y))]
+        y = torch.stack(stretched)
+    y = torch.stack([c / y.sum(0).clamp(min=1) for c in y])
+    if gated:
+        certain = (len(prob) * prob.amax(0) - 1) / (len(prob) - 1)
+        y = certain * prob[1:] + (1 - certain) * y
+    return y
+
+
+@pytest.mark.parametrize(('ranged', 'gated'), [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize('schedule', ['sequential', 'joint'])
+def test_four_classes_are_refined_as_in_the_loops(schedule, ranged, gated):
+    refiner = PseudoLabelRefiner(dict(dilations=SMALL), schedule, 2, ranged=ranged, gated=gated, weighted=True)
+    logits = 3 * torch.randn(2, 4, 8, 6, dtype=torch.float64)
+    logits[:, 2] -= 10  # a class that is nowhere the likeliest
+    prob, image = logits.softmax(1), torch.rand(2, 3, 8, 6, dtype=torch.float64)
+    affinity = torch.rand(2, 12, 12, dtype=torch.float64).softmax(-1)
+    out = refiner(prob, image, affinity, (4, 3))
+    torch.testing.assert_close(out.prob.sum(1), torch.ones(2, 8, 6, dtype=torch.float64))
+    assert out.prob.min() >= 0
+    for b in range(2):
+        kernel = reference_kernel(image[b], SMALL, *PRESETS['paper'])
+        y = prob[b, 1:]
+        if schedule == 'joint':
+            for _ in range(2):
+                far = torch.stack([reference_high(c, affinity[b], (4, 3)) for c in y])
+                y = 0.3 * reference_step(y, kernel, SMALL) + 0.7 * far
+            y = reference_restore_classes(y, prob[b], ranged, gated)
+        else:
+            far = torch.stack([reference_high(c, affinity[b], (4, 3)) for c in y])
+            y = reference_restore_classes(0.3 * y + 0.7 * far, prob[b], ranged, gated)
+            torch.testing.assert_close(out.stages['high'][b, 1:], y)
+            y = reference_step(reference_step(y, kernel, SMALL), kernel, SMALL)
+            y = reference_restore_classes(y, prob[b], ranged, gated)
+        torch.testing.assert_close(out.prob[b, 1:], y)
+        torch.testing.assert_close(out.weight[b], (4 * out.prob[b].amax(0) - 1) / 3)
+    torch.testing.assert_close(list(out.stages.values())[-1], out.prob)
 
 
 def test_stages_are_those_that_ran():
@@ -394,7 +437,7 @@ def test_built_from_the_registry():
         (lambda: PseudoLabelRefiner(schedule='both'), "'both'; allowed"),
         (lambda: PseudoLabelRefiner(num_iters=0), 'num_iters is 0'),
         (lambda: PseudoLabelRefiner(alphas=(0.5, 0.7)), 'sum to 1'),
-        (lambda: PseudoLabelRefiner()(torch.rand(1, 3, 8, 8)), 'two classes'),
+        (lambda: PseudoLabelRefiner()(torch.rand(1, 1, 8, 8)), 'at least one foreground class'),
         (lambda: PseudoLabelRefiner(high=False)(torch.rand(1, 2, 8, 8)), 'image has shape None'),
         (
             lambda: PseudoLabelRefiner(high=False)(torch.rand(1, 2, 8, 8), torch.rand(1, 3, 4, 4)),

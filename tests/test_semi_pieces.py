@@ -16,7 +16,7 @@ from mmseg_acl.models.losses import PolypDiceLoss, affinity_loss, pseudo_label_l
 from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.models.semi.joint_pass import joint_pass, slice_batch, sum_losses
 from mmseg_acl.models.semi.mixing import CutMix, mix
-from mmseg_acl.models.semi.pseudo_label import foreground_dice, hard_labels, probabilities
+from mmseg_acl.models.semi.pseudo_label import hard_labels, mean_dice, probabilities
 from mmseg_acl.models.semi.rampup import sigmoid_rampup
 from mmseg_acl.models.semi.teacher import ema_decay, ema_update, freeze
 
@@ -129,24 +129,24 @@ def test_hard_labels_ignore_the_unsure_and_the_padding():
     assert hard_labels(torch.cat([1 - p, p], 1), valid).flatten().tolist() == [1, 1, 255, 0]
 
 
-def test_foreground_dice_against_loops():
+@pytest.mark.parametrize('classes', [2, 3])
+def test_mean_dice_against_loops(classes):
     torch.manual_seed(1)
-    prob = torch.rand(2, 3, 6, 6).softmax(1)
-    target, valid = torch.randint(0, 3, (2, 6, 6)), torch.rand(2, 6, 6) > 0.3
+    prob = torch.rand(2, classes + 1, 6, 6).softmax(1)
+    prob[:, -1] = 0  # a class that is never predicted and never there has no say
+    target, valid = torch.randint(0, classes, (2, 6, 6)), torch.rand(2, 6, 6) > 0.3
     target[0, 0] = 255
-    both = total = 0
-    for b in range(2):
-        for y in range(6):
-            for x in range(6):
-                if not valid[b, y, x]:
-                    continue
-                predicted = prob[b, :, y, x].argmax() > 0
-                actual = 0 < target[b, y, x] < 255
-                both += bool(predicted and actual)
-                total += bool(predicted) + bool(actual)
-    assert foreground_dice(prob, target, valid).item() == pytest.approx(200 * both / total)
+    dice = []
+    for label in range(1, classes):
+        both = total = 0
+        for b, y, x in valid.nonzero().tolist():
+            predicted, actual = prob[b, :, y, x].argmax() == label, target[b, y, x] == label
+            both += bool(predicted and actual)
+            total += bool(predicted) + bool(actual)
+        dice.append(200 * both / total)
+    assert mean_dice(prob, target, valid).item() == pytest.approx(sum(dice) / len(dice))
     empty = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
-    assert foreground_dice(empty, torch.zeros(1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool)) == 100
+    assert mean_dice(empty, torch.zeros(1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool)) == 100
 
 
 # ------------------------------------------------------------------ losses (Eqs 12 and 14)
@@ -332,30 +332,23 @@ def test_take_slices_nested_outputs():
 # ------------------------------------------------------------------ affinities of labelled images
 
 
-def known_pixels(*labels: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Foreground and background from 1, 0 and, where a pixel is unknown, -1."""
-    labels = torch.tensor(labels)
-    return labels == 1, labels == 0
+def known_pixels(*labels: list[int], classes: int = 2) -> torch.Tensor:
+    """Members (B, N, C) of the classes; a pixel of label -1 is unknown."""
+    return torch.tensor(labels)[..., None] == torch.arange(classes)
 
 
-def slow_affinity_loss(affinity: torch.Tensor, foreground: torch.Tensor, background: torch.Tensor) -> float:
+def slow_affinity_loss(affinity: torch.Tensor, labels: list[list[int]]) -> float:
     images = []
-    for image, fg, bg in zip(affinity.tolist(), foreground.tolist(), background.tolist(), strict=True):
-        costs = {'both': [0.0, 0], 'none': [0.0, 0], 'one': [0.0, 0]}
-        for i in range(len(fg)):
-            for j in range(len(fg)):
-                if fg[i] and fg[j]:
-                    kind, cost = 'both', -math.log(image[i][j])
-                elif bg[i] and bg[j]:
-                    kind, cost = 'none', -math.log(image[i][j])
-                elif (fg[i] and bg[j]) or (bg[i] and fg[j]):
-                    kind, cost = 'one', -math.log(1 - image[i][j])
-                else:
-                    continue
-                costs[kind][0] += cost
-                costs[kind][1] += 1
-        mean = {kind: total / count if count else 0 for kind, (total, count) in costs.items()}
-        images.append(mean['both'] / 4 + mean['none'] / 4 + mean['one'] / 2)
+    for image, known in zip(affinity.tolist(), labels, strict=True):
+        costs: dict[tuple[int, int], list[float]] = {}
+        for i, one in enumerate(known):
+            for j, two in enumerate(known):
+                if -1 not in (one, two):
+                    cost = -math.log(image[i][j] if one == two else 1 - image[i][j])
+                    costs.setdefault((min(one, two), max(one, two)), []).append(cost)
+        same = [sum(cost) / len(cost) for (one, two), cost in costs.items() if one == two]
+        apart = [sum(cost) / len(cost) for (one, two), cost in costs.items() if one != two]
+        images.append(sum(same) / max(2, len(same)) / 2 + (sum(apart) / len(apart) / 2 if apart else 0))
     return sum(images) / len(images)
 
 
@@ -365,23 +358,25 @@ def random_affinity(images: int, pixels: int) -> torch.Tensor:
 
 
 def test_affinity_loss_against_loops():
-    known = known_pixels([1, 0, 0, -1, 1, 0], [0, 0, 0, 0, -1, 0], [1, 1, 1, 1, 1, 1], [-1] * 6)
-    affinity = random_affinity(4, 6)
-    assert affinity_loss(affinity, *known).item() == pytest.approx(slow_affinity_loss(affinity, *known), rel=1e-12)
-    torch.autograd.gradcheck(lambda a: affinity_loss(a, *known), affinity.requires_grad_())
+    labels = [[1, 0, 0, -1, 1, 0], [0, 0, 0, 0, -1, 0], [1, 1, 1, 1, 1, 1], [-1] * 6, [0, 2, 2, 3, 3, -1]]
+    affinity = random_affinity(5, 6)
+    for some, classes in ((labels[:4], 2), (labels, 4)):
+        maps, known = affinity[: len(some)], known_pixels(*some, classes=classes)
+        assert affinity_loss(maps, known).item() == pytest.approx(slow_affinity_loss(maps, some), rel=1e-12)
+    torch.autograd.gradcheck(lambda a: affinity_loss(a, known), affinity.requires_grad_())
 
 
 def test_affinity_loss_wants_ones_within_a_class_and_zeros_between_classes():
-    foreground, background = known_pixels([1, 1, 0, 0])
-    truth = (foreground[:, :, None] == foreground[:, None]).float()
-    assert affinity_loss(truth, foreground, background) < 1e-6
+    members = known_pixels([1, 1, 0, 0])
+    truth = (members[:, :, None] == members[:, None]).all(-1).float()
+    assert affinity_loss(truth, members) < 1e-6
     wrong = (1 - truth).requires_grad_()
-    loss = affinity_loss(wrong, foreground, background)
+    loss = affinity_loss(wrong, members)
     loss.backward()
     assert 10 < loss < 20 and wrong.grad.isfinite().all()  # bounded where the map is sure and wrong
 
 
 def test_affinity_loss_counts_few_foreground_pixels_as_much_as_many_background_ones():
     blurred = torch.full((1, 10, 10), 0.5)
-    few, many = (affinity_loss(blurred, *known_pixels([1] * n + [0] * (10 - n))) for n in (1, 5))
+    few, many = (affinity_loss(blurred, known_pixels([1] * n + [0] * (10 - n))) for n in (1, 5))
     torch.testing.assert_close(few, many)

@@ -16,7 +16,7 @@ from rich.progress import track
 from mmseg_acl.evaluation.cross_dataset import load_model
 from mmseg_acl.evaluation.labelled_images import labelled_images
 from mmseg_acl.models import ACLNet
-from mmseg_acl.models.semi.pseudo_label import foreground_dice
+from mmseg_acl.models.semi.pseudo_label import mean_dice
 
 
 class Setting(NamedTuple):
@@ -87,11 +87,11 @@ def measure_label_quality(config: Config, checkpoint: str, ann_file: str, out_di
     for images, masks in track(list(labelled_images(config, model, ann_file)), description='label quality'):
         valid = torch.ones_like(masks, dtype=torch.bool)
         seen = model.inspect(images, valid)
-        dice['teacher'].append(float(foreground_dice(seen.prob, masks, valid)))
+        dice['teacher'].append(float(mean_dice(seen.prob, masks, valid)))
         for name, setting in SETTINGS.items():
             with _laid_over(model.refiner, setting.refiner), _laid_over(model.caa_head, setting.aggregation):
                 refined = model.refine(seen.prob, images, seen.student, seen.teacher, valid)
-            dice[name].append(float(foreground_dice(refined.prob, masks, valid)))
+            dice[name].append(float(mean_dice(refined.prob, masks, valid)))
     own = torch.tensor(dice['teacher'])
     found = {}
     for name, values in dice.items():

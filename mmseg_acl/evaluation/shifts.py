@@ -16,7 +16,7 @@ from torch import Tensor
 from mmseg_acl.evaluation.cross_dataset import load_model
 from mmseg_acl.evaluation.labelled_images import labelled_images
 from mmseg_acl.models.semi.joint_pass import full_image_metas
-from mmseg_acl.models.semi.pseudo_label import foreground_dice, probabilities
+from mmseg_acl.models.semi.pseudo_label import mean_dice, probabilities
 
 # Of the standardised red, green and blue.
 _REDDER = (0.5, -0.2, -0.3)
@@ -88,7 +88,7 @@ def measure_shifts(config: Config, checkpoint: str, ann_file: str, out_dir: str)
             seen, truth = shift(images, masks)
             if (truth == 1).any():
                 prob = probabilities(model.encode_decode(seen, full_image_metas(seen)))
-                dice[name].append(float(foreground_dice(prob, truth, torch.ones_like(truth, dtype=torch.bool))))
+                dice[name].append(float(mean_dice(prob, truth, torch.ones_like(truth, dtype=torch.bool))))
     if not dice['none']:
         raise ValueError(f'no image of {ann_file} shows a polyp; give a list of images that do')
     found = {name: sum(values) / len(values) for name, values in dice.items() if values}

@@ -120,30 +120,30 @@ def pseudo_label_loss(logits: Tensor, prob: Tensor, labels: Tensor, weight: Tens
     return label_loss(logits, labels, weight) + dice
 
 
-def affinity_loss(affinity: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
+def affinity_loss(affinity: Tensor, members: Tensor) -> Tensor:
     """Cross-entropy of an affinity map with "both are of one class", where the classes are known.
 
-    A quarter of the mean over pairs of foreground pixels, a quarter of that over pairs of background pixels, and half
-    of that over pairs of both (Ahn and Kwak, CVPR 2018): counted alike, the few foreground pairs would not matter. An
-    image that lacks a kind of pair adds nothing for it.
+    Pairs of one class weigh as much as pairs of two classes, one half each, and within a half every class, or pair
+    of classes, that the image has weighs alike (Ahn and Kwak, CVPR 2018, who have one foreground): counted one by
+    one, the few pairs of a small class would not matter. An image of a single class has half of the first half.
 
     Args:
         affinity: (B, N, N) in (0, 1), symmetric.
-        foreground: (B, N) bool, pixels known to be foreground.
-        background: (B, N) bool, pixels known to be background.
+        members: (B, N, C) bool, pixels known to be of a class; a pixel that is of none says nothing.
 
     Returns:
         The mean over images.
     """
-    fg, bg = foreground.to(affinity), background.to(affinity)
-    together = -affinity.clamp(min=_SURE).log()
-    apart = -(1 - affinity).clamp(min=_SURE).log()
-    return (
-        _pair_mean(together, fg, fg) / 4 + _pair_mean(together, bg, bg) / 4 + _pair_mean(apart, fg, bg) / 2
-    ).mean()
+    members = members.to(affinity)
+    counts = members.sum(1)
+    pairs = (counts[:, :, None] * counts[:, None, :]).clamp(min=1)
 
+    def mean_cost(likelihood: Tensor) -> Tensor:
+        """(B, C, C) mean cost of the pairs of two classes; 0 where there is none."""
+        return members.transpose(1, 2) @ -likelihood.clamp(min=_SURE).log() @ members / pairs
 
-def _pair_mean(cost: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Mean of (B, N, N) costs over the pairs of two (B, N) sets; 0 where there is none."""
-    total = torch.einsum('bij,bi,bj->b', cost, rows, columns)
-    return total / (rows.sum(1) * columns.sum(1)).clamp(min=1)
+    same = torch.diagonal(mean_cost(affinity), dim1=1, dim2=2).sum(1)
+    apart = mean_cost(1 - affinity)
+    different = apart.sum((1, 2)) - torch.diagonal(apart, dim1=1, dim2=2).sum(1)
+    present = (counts > 0).sum(1).clamp(min=2)
+    return (same / (2 * present) + different / (2 * present * (present - 1))).mean()

@@ -212,10 +212,10 @@ class Refinement(NamedTuple):
     """Refined probabilities and the way to them.
 
     Attributes:
-        prob: (B, 2, H, W), background and foreground, on the simplex.
-        stages: Foreground probability (B, H, W) after each stage that ran, in order: ``'high'`` and
-            ``'low'`` for the sequential schedule, ``'joint'`` for the joint one. Kept so that it
-            can be seen while training whether a stage helps.
+        prob: (B, C, H, W) on the simplex, the background first.
+        stages: The same after each stage that ran, in order: ``'high'`` and ``'low'`` for the sequential
+            schedule, ``'joint'`` for the joint one. Kept so that it can be seen while training whether a stage
+            helps.
         weight: (B, H, W) in [0, 1], how much each pixel is to count; None where all count alike.
     """
 
@@ -236,13 +236,17 @@ class PseudoLabelRefiner(nn.Module):
 
     After each stage, or after the last joint iteration, two things that averaging does to a good
     label are undone. It pulls the rarer class towards the other, and the polyp shrinks: with
-    ``ranged`` the foreground map is stretched back, per image, to the range it had in the teacher's
-    output. And it overrules a teacher that is sure: with ``gated`` a pixel of the teacher's
-    foreground probability p moves only by the share ``1 - |2 p - 1|`` of the way to its refined
-    value. So refinement fades by itself as the teacher gets better.
+    ``ranged`` every foreground map is stretched back, per image, to the range it had in the teacher's
+    output. And it overrules a teacher that is sure: with ``gated`` a pixel moves only by the share
+    ``1 - certainty`` of the way to its refined value, with the certainty of the teacher's greatest
+    probability p among C classes ``(C p - 1) / (C - 1)``, which is ``|2 p - 1|`` for two. So refinement
+    fades by itself as the teacher gets better.
 
-    With ``weighted`` a pixel that is refined to the foreground probability y counts ``|2 y - 1|``: what
-    affinity could not settle either teaches little.
+    With ``weighted`` a pixel counts as much as what it is refined to is certain: what affinity could not
+    settle either teaches little.
+
+    With more than two classes every foreground class has its map, only those that the teacher's arg max shows
+    in the image are stretched, and the maps are brought back to the simplex.
 
     Attributes may be changed between iterations, by a hook for example.
 
@@ -303,7 +307,7 @@ class PseudoLabelRefiner(nn.Module):
         """Refine one batch.
 
         Args:
-            prob: (B, 2, H, W) the teacher's probabilities, background and foreground.
+            prob: (B, C, H, W) the teacher's probabilities, the background first.
             image: (B, 3, H, W); needed for the low-level term.
             affinity: (B, N, N) row-stochastic (Eq. 8); needed for the high-level term.
             grid: (h, w) with h * w = N, the affinity's pixels.
@@ -315,29 +319,28 @@ class PseudoLabelRefiner(nn.Module):
             switched on.
 
         Raises:
-            ValueError: More or fewer than two classes, or an input that a switched-on term needs is
-                missing or does not fit.
+            ValueError: Fewer than two classes, or an input that a switched-on term needs is missing or does not
+                fit.
         """
         self._check(prob, image, affinity, grid)
-        # The simplex of two classes is one number, so one map is carried.
-        start = prob[:, 1:]
+        # The background is what the foreground leaves: of C classes, C - 1 maps are carried.
+        y = prob[:, 1:]
         kernel = self.local(image) if self.low else None
         stages = {}
-        y = start
         if self.schedule == 'joint' and (self.low or self.high):
             for _ in range(self.num_iters):
                 y = self._joint_step(y, kernel, affinity, grid)
-            y = stages['joint'] = self._restore(y, start, valid)
+            y = stages['joint'] = self._restore(y, prob, valid)
         elif self.schedule == 'sequential':
             if self.high:
                 y = self.alphas[0] * y + self.alphas[1] * _aggregate(y, affinity, grid)
-                y = stages['high'] = self._restore(y, start, valid)
+                y = stages['high'] = self._restore(y, prob, valid)
             if self.low:
                 y = self.local.propagate(y, kernel, self.num_iters)
                 y = y / self.local.row_sum**self.num_iters
-                y = stages['low'] = self._restore(y, start, valid)
-        weight = _certainty(y[:, 0]) if self.weighted and stages else None
-        return Refinement(torch.cat([1 - y, y], dim=1), {name: stage[:, 0] for name, stage in stages.items()}, weight)
+                y = stages['low'] = self._restore(y, prob, valid)
+        weight = _certainty(y)[:, 0] if self.weighted and stages else None
+        return Refinement(_with_background(y), {name: _with_background(y) for name, y in stages.items()}, weight)
 
     def _joint_step(
         self,
@@ -346,7 +349,7 @@ class PseudoLabelRefiner(nn.Module):
         affinity: Tensor | None,
         grid: tuple[int, int] | None,
     ) -> Tensor:
-        """One iteration of Eq. 11, divided by the sum that both classes have after it."""
+        """One iteration of Eq. 11, divided by the sum that all classes have after it."""
         near, far = y, y
         total = 1.0
         if self.low:
@@ -356,10 +359,13 @@ class PseudoLabelRefiner(nn.Module):
             far = _aggregate(y, affinity, grid)
         return (self.alphas[0] * near + self.alphas[1] * far) / total
 
-    def _restore(self, y: Tensor, start: Tensor, valid: Tensor | None) -> Tensor:
-        """Give (B, 1, H, W) maps the range and, where it is sure, the values of the teacher's ``start``."""
+    def _restore(self, y: Tensor, prob: Tensor, valid: Tensor | None) -> Tensor:
+        """Give (B, K, H, W) foreground maps the range and, where it is sure, the values of the teacher's ``prob``."""
+        start = prob[:, 1:]
         if self.ranged:
-            y = _stretch(y, start, valid)
+            stretched = _stretch(y, start, valid)
+            y = stretched if y.shape[1] == 1 else stretched.where(_shown(prob, valid), y)
+        y = y / y.sum(1, keepdim=True).clamp(min=1)
         if self.gated:
             y = start.lerp(y, 1 - _certainty(start))
         return y
@@ -371,10 +377,10 @@ class PseudoLabelRefiner(nn.Module):
         affinity: Tensor | None,
         grid: tuple[int, int] | None,
     ) -> None:
-        if prob.dim() != 4 or prob.shape[1] != 2:
+        if prob.dim() != 4 or prob.shape[1] < 2:
             raise ValueError(
-                f'prob has shape {tuple(prob.shape)}; refinement takes two classes, background '
-                'and foreground: (B, 2, H, W)'
+                f'prob has shape {tuple(prob.shape)}; refinement takes a background and at least one foreground '
+                'class: (B, C, H, W) with C >= 2'
             )
         batch, _, *size = prob.shape
         if self.low and (image is None or (len(image), *image.shape[2:]) != (batch, *size)):
@@ -393,13 +399,29 @@ def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
     return None if tensor is None else tuple(tensor.shape)
 
 
-def _certainty(p_fg: Tensor) -> Tensor:
-    """0 where a foreground probability is one half, 1 where it is 0 or 1."""
-    return (2 * p_fg - 1).abs()
+def _with_background(y: Tensor) -> Tensor:
+    """(B, C, H, W) probabilities from (B, C - 1, H, W) foreground maps."""
+    return torch.cat([(1 - y.sum(1, keepdim=True)).clamp(min=0), y], dim=1)
+
+
+def _certainty(y: Tensor) -> Tensor:
+    """(B, 1, H, W): 0 where all classes of (B, C - 1, H, W) foreground maps are alike, 1 where one has everything."""
+    if y.shape[1] == 1:  # (C p - 1) / (C - 1) of the greater of both, as one number
+        return (2 * y - 1).abs()
+    classes = y.shape[1] + 1
+    return ((classes * _with_background(y).amax(1, keepdim=True) - 1) / (classes - 1)).clamp(0, 1)
+
+
+def _shown(prob: Tensor, valid: Tensor | None) -> Tensor:
+    """(B, C - 1, 1, 1) bool: the foreground classes that the arg max of (B, C, H, W) shows in the image."""
+    labels = prob.argmax(1)
+    if valid is not None:
+        labels = labels.masked_fill(~valid, 0)
+    return torch.stack([(labels == label).flatten(1).any(1) for label in range(1, prob.shape[1])], 1)[..., None, None]
 
 
 def _aggregate(y: Tensor, affinity: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Average the grid's means of (B, 1, H, W) maps with an affinity (Eq. 11, high-level term)."""
+    """Average the grid's means of (B, K, H, W) maps with an affinity (Eq. 11, high-level term)."""
     means = F.adaptive_avg_pool2d(y, grid)
     averaged = torch.bmm(affinity, means.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, grid)
     change = F.interpolate(averaged - means, size=y.shape[2:], mode='bilinear', align_corners=False)
@@ -407,7 +429,7 @@ def _aggregate(y: Tensor, affinity: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _stretch(y: Tensor, start: Tensor, valid: Tensor | None) -> Tensor:
-    """Stretch (B, 1, H, W) maps per image to the range of ``start``; a flat map stays."""
+    """Stretch (B, K, H, W) maps per image and class to the range of ``start``; a flat map stays."""
     low, high = _extremes(y, valid)
     first, last = _extremes(start, valid)
     slope = torch.where(high - low > _FLAT, (last - first) / (high - low).clamp(min=_FLAT), 1)
@@ -416,10 +438,10 @@ def _stretch(y: Tensor, start: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def _extremes(maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Least and greatest value of each map, (B, 1, 1, 1), over valid pixels if there are any."""
+    """Least and greatest value of each map, (B, K, 1, 1), over valid pixels if there are any."""
     if valid is None:
-        return maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+        return maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     ignored = (~valid & valid.any(2, keepdim=True).any(1, keepdim=True))[:, None]
-    low = maps.masked_fill(ignored, float('inf')).amin((1, 2, 3), keepdim=True)
-    high = maps.masked_fill(ignored, float('-inf')).amax((1, 2, 3), keepdim=True)
+    low = maps.masked_fill(ignored, float('inf')).amin((2, 3), keepdim=True)
+    high = maps.masked_fill(ignored, float('-inf')).amax((2, 3), keepdim=True)
     return low, high

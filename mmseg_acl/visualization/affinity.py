@@ -69,7 +69,7 @@ def draw_affinities(
         padding = (0, valid.shape[0] - height, 0, valid.shape[1] - width)
         mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
         frame, mask = (cv2.copyMakeBorder(x, *padding, cv2.BORDER_CONSTANT, value=0) for x in (frame, mask))
-        panels = inspection_panels(frame, mask.astype(bool), model.inspect(inputs, valid[None]), point=point)
+        panels = inspection_panels(frame, mask, model.inspect(inputs, valid[None]), point=point)
         rows.append([panel[:height, :width] for panel in panels])
     notes = [[key[1], *[''] * (len(PANELS) - 1)] for key in keys]
     with paper_style():

@@ -12,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 GREEN, YELLOW = (80, 220, 80), (0, 230, 255)
+# Of the second foreground class and so on, BGR: Okabe and Ito's, which people with any colour vision tell apart.
+MORE_CLASSES = ((178, 114, 0), (0, 159, 230), (167, 121, 204), (233, 180, 86), (0, 94, 213))
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
@@ -42,6 +44,22 @@ def draw_mask(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) 
     drawn[mask] = (0.7 * drawn[mask] + 0.3 * np.array(color)).astype(np.uint8)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(drawn, contours, -1, color, 1)
+
+
+def draw_labels(image: np.ndarray, labels: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """The frame with every foreground class as a tint and an outline.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        labels: (H, W) integers; 0 is background.
+        color: Of class 1, BGR; further classes take those of ``MORE_CLASSES`` in turn.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+    """
+    for label in np.unique(labels[labels > 0]):
+        image = draw_mask(image, labels == label, (color, *MORE_CLASSES)[(label - 1) % (1 + len(MORE_CLASSES))])
+    return image
 
 
 def draw_heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -52,7 +52,8 @@ class Parts:
         # Smooth, as features are: neighbours are alike and regions connected.
         coarse = torch.randn(batch, IN_CHANNELS, 4, 4)
         self.features = F.interpolate(coarse, size=(grid, grid), mode='bicubic').requires_grad_()
-        self.p_fg = torch.sigmoid(3 * self.features[:, 0].detach().flatten(1))
+        p_fg = torch.sigmoid(3 * self.features[:, 0].detach().flatten(1))
+        self.prob = torch.stack([1 - p_fg, p_fg], dim=-1)
         self.found = [
             Affinity(affinity.map.detach().requires_grad_(), affinity.vectors.detach())
             for affinity in (self.student_head(self.features), self.teach())
@@ -72,7 +73,7 @@ class Parts:
 
     def contrast(self) -> None:
         """The contrastive loss and its gradients at the student's affinity; keys are stored."""
-        self.acl(*self.found, self.p_fg)['loss_contrast'].backward()
+        self.acl(*self.found, self.prob)['loss_contrast'].backward()
         self._forget()
 
     def _forget(self) -> None:
@@ -91,7 +92,7 @@ class Parts:
     def whole(self) -> None:
         """All of it as a step runs it, for its memory."""
         student, teacher = self.student_head(self.features), self.teach()
-        loss = self.acl(student, teacher, self.p_fg)['loss_contrast']
+        loss = self.acl(student, teacher, self.prob)['loss_contrast']
         self.caa(student, teacher)
         loss.backward()
 

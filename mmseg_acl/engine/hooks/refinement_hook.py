@@ -9,7 +9,7 @@ from mmseg.registry import HOOKS
 from torch import Tensor
 
 from mmseg_acl.models.segmentors.aclnet import ACLNet, Inspection
-from mmseg_acl.models.semi.pseudo_label import IGNORE, foreground_dice
+from mmseg_acl.models.semi.pseudo_label import IGNORE, mean_dice
 from mmseg_acl.models.semi.wrapping import unwrapped
 from mmseg_acl.visualization.inspection import draw_inspection
 
@@ -55,7 +55,8 @@ class PseudoLabelRefinementHook(Hook):
         seen = model.inspect(inputs['sup'], masks != IGNORE)
         if draw:
             frame = data_batch['inputs']['sup'][0].permute(1, 2, 0).cpu().numpy()
-            picture = draw_inspection(frame, (masks[0] == 1).cpu().numpy(), seen)
+            labels = masks[0].masked_fill(masks[0] == IGNORE, 0).cpu().numpy()
+            picture = draw_inspection(frame, labels, seen)
             runner.visualizer.add_image('pseudo_label', picture[..., ::-1], step=runner.iter + 1)
         if measure:
             self._log(runner, 'labelled', seen, masks, masks != IGNORE)
@@ -67,7 +68,5 @@ class PseudoLabelRefinementHook(Hook):
 
     @staticmethod
     def _log(runner: Runner, name: str, seen: Inspection, masks: Tensor, valid: Tensor) -> None:
-        stages = {'teacher': seen.prob[:, 1], **seen.refined.stages}
-        for stage, p in stages.items():
-            dice = foreground_dice(torch.stack([1 - p, p], dim=1), masks, valid)
-            runner.message_hub.update_scalar(f'train/{name}/{stage}', dice)
+        for stage, prob in {'teacher': seen.prob, **seen.refined.stages}.items():
+            runner.message_hub.update_scalar(f'train/{name}/{stage}', mean_dice(prob, masks, valid))

@@ -63,7 +63,7 @@ class CAAHead(BaseModule):
         self.register_buffer('has_clusters', torch.zeros((), dtype=torch.bool))
 
     def update(self, bank: MemoryBank, iteration: int) -> bool:
-        """Cluster the bank's keys, every ``interval`` iterations, once every ring has keys and
+        """Cluster the bank's keys, every ``interval`` iterations, once two rings have keys and
         there are enough for k clusters.
 
         In distributed training every rank has to call it; all take over the clusters of rank 0.
@@ -75,7 +75,8 @@ class CAAHead(BaseModule):
         Returns:
             Whether k-means ran.
         """
-        if iteration % self.interval or int(bank.fill.min()) == 0 or int(bank.fill.sum()) < self.num_clusters:
+        fill = bank.fill.tolist()
+        if iteration % self.interval or sum(count > 0 for count in fill) < 2 or sum(fill) < self.num_clusters:
             return False
         start = self.clusters if self.has_clusters else None
         clusters = cosine_kmeans(bank.sample(self.max_keys), self.num_clusters, self.lloyd_steps, start)

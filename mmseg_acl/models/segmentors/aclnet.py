@@ -28,7 +28,7 @@ class Inspection(NamedTuple):
     """The way of pseudo-labels through ACL-Net.
 
     Attributes:
-        prob: (B, 2, H, W) of the teacher.
+        prob: (B, C, H, W) of the teacher.
         refined: After each term of Eq. 11.
         student: Affinity of the student (Eq. 1).
         teacher: Affinity of the teacher.
@@ -52,7 +52,7 @@ class ACLNet(SemiSupervisedSegmentor):
     (AC), cross-image aggregation (AG), low-level (LA) and high-level (HA) refinement have a switch each.
 
     Args:
-        segmentor: Config of an mmseg segmentor with two classes.
+        segmentor: Config of an mmseg segmentor.
         affinity: Arguments of the ``AffinityHead`` (Eq. 1) but its ``in_channels``, which follow from the source.
         contrast: Arguments of the ``ACLHead`` (Eqs 2 to 6). With ``affinity=dict(vectors='rows')`` its ``dim``,
             the number of pixels of a feature map, has to be given.
@@ -74,8 +74,7 @@ class ACLNet(SemiSupervisedSegmentor):
         **kwargs: See :class:`SemiSupervisedSegmentor`.
 
     Raises:
-        ValueError: AG without AC, which fills its bank; a threshold out of range; ``rows`` without ``dim``; more
-            than two classes.
+        ValueError: AG without AC, which fills its bank; a threshold out of range; ``rows`` without ``dim``.
     """
 
     def __init__(
@@ -106,11 +105,6 @@ class ACLNet(SemiSupervisedSegmentor):
         if not 0 <= threshold < 1:
             raise ValueError(f'threshold is {threshold}; a confidence threshold is in [0, 1)')
         super().__init__(segmentor, **kwargs)
-        if self.student.num_classes != 2:
-            raise ValueError(
-                f'the segmentor has {self.student.num_classes} classes; the regions of Eq. 2 and the refinement of '
-                'Eq. 11 are made for background and one foreground: give it num_classes=2, or use MeanTeacher'
-            )
         self.student_tap = FeatureTap(self.student, feature_source)
         self.teacher_tap = FeatureTap(self.teacher, feature_source)
 
@@ -120,7 +114,9 @@ class ACLNet(SemiSupervisedSegmentor):
         dim = self.affinity_head.dim or (contrast or {}).get('dim')
         if dim is None:
             raise ValueError("affinity=dict(vectors='rows') needs contrast=dict(dim=N), N pixels of a feature map")
-        contrast = dict(contrast or {}, type='ACLHead', dim=dim, min_keys=bank_min_keys)
+        contrast = dict(
+            contrast or {}, type='ACLHead', dim=dim, num_classes=self.student.num_classes, min_keys=bank_min_keys
+        )
         self.acl_head = MODELS.build(contrast) if use_contrast else None
         self.caa_head = MODELS.build(dict(aggregation or {}, type='CAAHead', dim=dim))
         self.refiner = MODELS.build(dict(refinement or {}, type='PseudoLabelRefiner'))
@@ -157,14 +153,14 @@ class ACLNet(SemiSupervisedSegmentor):
             losses, _, logits = self.run_student(batch, strong)
 
         student = teacher = None
-        p_fg, seen = self._pixels(prob, valid)
+        shares, seen = self._pixels(prob, valid)
         if self.uses_affinity:
             with torch.no_grad():
                 teacher = self.affinity_teacher(mix(self._on_grid(self.teacher_tap.pop(), weak), boxes), seen)
             features = self._on_grid(self.student_tap.pop(), weak)
             student = self.affinity_head(features[-len(strong) :], seen)
         if self.acl_head is not None:
-            found = self.acl_head(student, teacher, p_fg, seen)
+            found = self.acl_head(student, teacher, shares, seen)
             losses.update(found, loss_contrast=self.contrast_weight * found['loss_contrast'])
             if self.use_aggregation:
                 self.caa_head.update(self.acl_head.bank, self.iteration)
@@ -192,11 +188,13 @@ class ACLNet(SemiSupervisedSegmentor):
             A scalar, times ``affinity_weight``.
         """
         truth = torch.cat([sample.gt_sem_seg.data for sample in samples])
-        prob = torch.stack([truth == 0, truth == 1], dim=1).to(features)
-        foreground, known = self._pixels(prob, truth != IGNORE)
-        affinity = self.affinity_head(features, known)
-        loss = affinity_loss(affinity.map, known & (foreground > _PURE), known & (foreground < 1 - _PURE))
-        return self.affinity_weight * loss
+        valid = truth != IGNORE
+        one_hot = F.one_hot(truth.where(valid, 0), self.student.num_classes).movedim(-1, 1) * valid[:, None]
+        shares, valid = self._pixels(one_hot.to(features), valid)
+        members = shares > _PURE
+        members[..., 0] = shares[..., 1:].sum(-1) < 1 - _PURE
+        affinity = self.affinity_head(features, valid)
+        return self.affinity_weight * affinity_loss(affinity.map, members & valid[..., None])
 
     @torch.no_grad()
     def refine(
@@ -205,7 +203,7 @@ class ACLNet(SemiSupervisedSegmentor):
         """Refine the teacher's probabilities (Eqs 7 to 11).
 
         Args:
-            prob: (B, 2, H, W) of the teacher.
+            prob: (B, C, H, W) of the teacher.
             images: (B, 3, H, W) weak views, for the low-level kernel.
             student: The student's affinity, (B, N, d) vectors; None where HA is off.
             teacher: The teacher's.
@@ -271,7 +269,7 @@ class ACLNet(SemiSupervisedSegmentor):
         return F.interpolate(feature, size=grid, mode='bilinear', align_corners=False)
 
     def _pixels(self, prob: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Foreground probability and validity of the grid's pixels, (B, N) each."""
+        """Probabilities (B, N, C) and validity (B, N) of the grid's pixels."""
         grid = self._grid(prob)
-        p_fg = F.adaptive_avg_pool2d(prob[:, 1], grid).flatten(1)
-        return p_fg, F.adaptive_avg_pool2d(valid.to(prob), grid).flatten(1) >= 0.5
+        shares = F.adaptive_avg_pool2d(prob, grid).flatten(2).transpose(1, 2)
+        return shares, F.adaptive_avg_pool2d(valid.to(prob), grid).flatten(1) >= 0.5

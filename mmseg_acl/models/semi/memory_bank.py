@@ -89,16 +89,17 @@ class MemoryBank(nn.Module):
             self.cursor[label] = count % size
             self.fill[label] = count
 
-    def negatives(self, label: int) -> Tensor:
-        """Return the keys of every other label (Eq. 6).
+    def negatives(self, label: int, most: int | None = None) -> Tensor:
+        """Return keys of every other label (Eq. 6).
 
         Args:
             label: The anchors' label.
+            most: How many at most; where there are more they are drawn, each key equally likely. None for all.
 
         Returns:
             (n, d), of length one each.
         """
-        return torch.cat([self.ring(other) for other in range(len(self.keys)) if other != label])
+        return _draw(torch.cat([self.ring(other) for other in range(len(self.keys)) if other != label]), most)
 
     def ring(self, label: int) -> Tensor:
         """Return the keys of one label, (n, d), in the order of their slots."""
@@ -113,10 +114,14 @@ class MemoryBank(nn.Module):
         Returns:
             (n, d), n the smaller of ``num_keys`` and the number of keys stored.
         """
-        stored = torch.cat([self.ring(label) for label in range(len(self.keys))])
-        if len(stored) <= num_keys:
-            return stored
-        return stored[torch.randperm(len(stored), device=stored.device)[:num_keys]]
+        return _draw(torch.cat([self.ring(label) for label in range(len(self.keys))]), num_keys)
+
+
+def _draw(keys: Tensor, most: int | None) -> Tensor:
+    """``most`` of (n, d) keys, in random order; all of them, in theirs, where there are no more."""
+    if most is None or len(keys) <= most:
+        return keys
+    return keys[torch.randperm(len(keys), device=keys.device)[:most]]
 
 
 def _from_all_ranks(keys: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

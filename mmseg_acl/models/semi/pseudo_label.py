@@ -31,16 +31,22 @@ def hard_labels(prob: Tensor, valid: Tensor, threshold: float = 0.0) -> Tensor:
     return labels.masked_fill(~valid | (confidence < threshold), IGNORE)
 
 
-def foreground_dice(prob: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Dice in percent of the likeliest class being foreground (not class 0), over all pixels of a batch.
+def mean_dice(prob: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Dice in percent of the likeliest class, over all pixels of a batch, mean over the foreground classes.
+
+    A class that is neither predicted nor there has no say; where that is all of them, the labels are right: 100.
 
     Args:
-        prob: (B, C, H, W) probabilities.
-        target: (B, H, W) class indices.
+        prob: (B, C, H, W) probabilities; class 0 is background.
+        target: (B, H, W) class indices, 255 where they are unknown.
         valid: (B, H, W) bool, false on pixels that do not count.
     """
-    predicted = (prob.argmax(dim=1) > 0) & valid
-    actual = (target > 0) & (target != IGNORE) & valid
-    total = predicted.sum() + actual.sum()
-    both = (predicted & actual).sum()
-    return torch.where(total > 0, 200.0 * both / total.clamp(min=1), prob.new_tensor(100.0))
+    predicted = prob.argmax(dim=1).masked_fill(~valid, 0)
+    actual = target.masked_fill(~valid | (target == IGNORE), 0)
+    dice = []
+    for label in range(1, prob.shape[1]):
+        found, there = predicted == label, actual == label
+        total = found.sum() + there.sum()
+        if total:
+            dice.append(200.0 * (found & there).sum() / total)
+    return torch.stack(dice).mean() if dice else prob.new_tensor(100.0)
