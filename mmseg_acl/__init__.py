@@ -11,7 +11,7 @@ check_stack()
 from mmengine.registry import FUNCTIONS  # noqa: E402
 from mmseg.registry import MODELS  # noqa: E402
 
-from mmseg_acl import datasets, engine, evaluation, models  # noqa: E402
+from mmseg_acl import datasets, engine, evaluation, models, visualization  # noqa: E402
 from mmseg_acl.renamed import RENAMED_TYPES, renamed_type  # noqa: E402
 
 for registry in (MODELS, FUNCTIONS):
@@ -20,4 +20,4 @@ for registry in (MODELS, FUNCTIONS):
             registry.register_module(name=old, module=renamed_type(old))
 
 __version__ = '0.1.0'
-__all__ = ['datasets', 'engine', 'evaluation', 'models']
+__all__ = ['datasets', 'engine', 'evaluation', 'models', 'visualization']

@@ -27,6 +27,7 @@ from mmseg_acl.datasets.synthetic import write_synthetic
 from mmseg_acl.evaluation.cross_dataset import build_loaders, load_model
 from mmseg_acl.evaluation.polyp_metric import foreground_probability
 from mmseg_acl.visualization import Report, pictures, read_curves
+from mmseg_acl.visualization.curves import plot_curves
 
 METHODS = {'SupOnly': 'supervised', 'ACL-Net': 'aclnet'}
 NUM_LABELLED, NUM_UNLABELLED, NUM_TEST = 24, 96, 32
@@ -164,7 +165,7 @@ def _make_report(out: Path, scores: Scores, models: dict[str, nn.Module], frames
     curves = {method: read_curves(out / method) for method in METHODS}
     unsupervised = ('loss_consistency', 'loss_contrast')
     report.add_picture(
-        pictures.plot_curves(
+        plot_curves(
             {
                 'loss, all parts': {method: curves[method]['loss'] for method in METHODS},
                 'ACL-Net: losses without labels': {name: curves['ACL-Net'][name] for name in unsupervised},

@@ -93,6 +93,21 @@ def test_every_required_package_is_pinned(setup_arguments):
         assert re.match(r'[\w.-]+', requirement)[0].lower() in pinned, requirement
 
 
+def test_only_what_draws_imports_matplotlib():
+    """It would take longer than all imports of this package together."""
+    code = f"""
+import runpy, sys
+import mmseg_acl.engine, mmseg_acl.visualization
+sys.argv = ['train.py', '--help']
+try:
+    runpy.run_path({str(ROOT / 'tools' / 'train.py')!r}, run_name='__main__')
+except SystemExit:
+    sys.exit('matplotlib' in sys.modules)
+"""
+    result = run_python(code)
+    assert 'usage: train.py' in result.stdout and result.returncode == 0, result.stderr
+
+
 def test_import_and_build_are_silent():
     code = """
 import mmseg_acl

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmseg_acl.visualization import Report, pictures, read_curves
+from mmseg_acl.visualization.curves import plot_curves
 
 
 def decode(uri):
@@ -73,7 +74,7 @@ def test_the_report_needs_no_other_file_and_escapes_text(tmp_path):
     report.add_table(['method', 'Dice'], [['a & b', '71.3']])
     uri = pictures.to_data_uri(np.zeros((4, 4, 3), np.uint8))
     report.add_pictures(['frame'], [[(uri, 'one')]])
-    report.add_picture(pictures.plot_curves({'loss': {'SupOnly': ([1, 2], [3.0, 2.0])}, 'none': {}}))
+    report.add_picture(plot_curves({'loss': {'SupOnly': ([1, 2], [3.0, 2.0])}, 'none': {}}))
     report.write(tmp_path / 'new' / 'report.html')
     page = (tmp_path / 'new' / 'report.html').read_text()
     assert 'A &lt;title&gt;' in page and '5 &lt; 6' in page and 'a &amp; b' in page

@@ -1,5 +1,9 @@
-"""Pictures of what a model does, and a report made of them."""
+"""Pictures of what a model does, and a report made of them.
 
+Whatever draws by matplotlib is imported by who draws, not here: it takes longer to import than all of the rest.
+"""
+
+from mmseg_acl.visualization.refinement_hook import PseudoLabelRefinementHook
 from mmseg_acl.visualization.report import Report, read_curves
 
-__all__ = ['Report', 'read_curves']
+__all__ = ['PseudoLabelRefinementHook', 'Report', 'read_curves']

@@ -1,20 +1,16 @@
-"""Small pictures: masks and heat maps over a frame, curves, and their form for a web page."""
+"""Small pictures: masks and heat maps over a frame, and their form for a web page."""
 
 import base64
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 GREEN, YELLOW = (80, 220, 80), (0, 230, 255)
 # Of the second foreground class and so on, BGR: Okabe and Ito's, which people with any colour vision tell apart.
 MORE_CLASSES = ((178, 114, 0), (0, 159, 230), (167, 121, 204), (233, 180, 86), (0, 94, 213))
-Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def read_image(path: str) -> np.ndarray:
@@ -95,28 +91,7 @@ def find_inner_point(mask: np.ndarray) -> tuple[int, int]:
 
 def to_data_uri(image: np.ndarray) -> str:
     """A picture (H, W, 3), uint8, BGR, as the address of an <img> that needs no file."""
-    return _png_uri(cv2.imencode('.png', image)[1].tobytes())
-
-
-def plot_curves(panels: Mapping[str, Mapping[str, Curve]]) -> str:
-    """Line plots side by side, as the address of an <img>.
-
-    Args:
-        panels: {title: {label: (iterations, values)}}.
-    """
-    figure = Figure(figsize=(4.2 * len(panels), 2.8), layout='constrained')
-    FigureCanvasAgg(figure)
-    for index, (title, curves) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, len(panels), index + 1, title=title, xlabel='iteration')
-        for label, (iterations, values) in curves.items():
-            axes.plot(iterations, values, label=label)
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-        if curves:
-            axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=110)
-    return _png_uri(buffer.getvalue())
+    return png_uri(cv2.imencode('.png', image)[1].tobytes())
 
 
 def choose_quantiles(scores: Sequence[float], count: int) -> list[int]:
@@ -126,5 +101,6 @@ def choose_quantiles(scores: Sequence[float], count: int) -> list[int]:
     return [int(order[math.floor(step + 0.5)]) for step in steps]
 
 
-def _png_uri(png: bytes) -> str:
+def png_uri(png: bytes) -> str:
+    """The bytes of a PNG file as the address of an <img> that needs no file."""
     return 'data:image/png;base64,' + base64.b64encode(png).decode()

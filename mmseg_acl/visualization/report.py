@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_acl.visualization.pictures import Curve
+Curve = tuple[Sequence[float], Sequence[float]]  # iterations, values
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em;
