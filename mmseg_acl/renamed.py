@@ -5,6 +5,7 @@ Errors read it to name what a user of an older config means, and stored runs are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -42,6 +43,9 @@ RENAMED_SCALARS: dict[str, dict[str, str]] = {
     'PSMT': {'loss_con': 'loss_consistency'},
     'U2PL': {'loss_con': 'loss_consistency'},
 }
+
+# Files of configs that held a network, or a method on a network.
+REMOVED_FILE = re.compile(r'_base_[/\\]models[/\\](?P<method>\w+)_(?P<network>r50|mbv2|swin)(-d8)?\.py')
 
 
 def with_new_names(value: Any) -> Any:
@@ -104,3 +108,22 @@ def renamed_type(old: str) -> Callable:
 
 def _told(old: str, new: str) -> str:
     return f'{old} has another name now, {new!r}: rename it in the config'
+
+
+def instead_of_removed_file(text: str) -> str:
+    """What to write instead of a file of configs that has gone, if ``text`` names one; else nothing.
+
+    Args:
+        text: The message of an error, such as that a file does not exist.
+    """
+    found = REMOVED_FILE.search(text)
+    if not found:
+        return ''
+    network = f'_base_/networks/{found["network"]}.py'
+    if found['method'] == 'deeplabv3':
+        return f'. It is {network} now'
+    track = 128 if found['network'] == 'mbv2' else 384
+    return (
+        f'. Networks and methods have files of their own now: name {network} and _base_/methods/{found["method"]}_'
+        f'{track}.py in its place, and write model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)'
+    )

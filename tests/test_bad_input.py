@@ -342,6 +342,14 @@ CONFIG_FILES = [
         "mine.py cannot be read as a config: .*absent.py'",
     ),
     Row(
+        'config based on a file of an earlier version',
+        lambda c: c.build(
+            c.write('mine.py', f"_base_ = '{(ROOT / 'configs/_base_/models/aclnet_mbv2.py').as_posix()}'\n")
+        ),
+        'aclnet_mbv2.py.*: name _base_/networks/mbv2.py and _base_/methods/aclnet_128.py in its place, and write '
+        r'model = dict\(_delete_=True, segmentor=_base_.model, \*\*_base_.method\)',
+    ),
+    Row(
         'config without a model',
         lambda c: c.build(c.write('mine.py', 'train_cfg = dict(max_iters=1)\n')),
         'mine.py has no model, train_dataloader, optim_wrapper: a config to train with needs them',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mmengine.config import Config
@@ -56,6 +57,34 @@ def test_a_config_means_what_its_name_says(name):
     assert segmentor.backbone.type == expected and segmentor.backbone.init_cfg.type == 'Pretrained'
     side = 128 if backbone == 'mbv2' else 384
     assert {tuple(step.crop_size) for step in dataset.labelled.pipeline if 'crop_size' in step} == {(side, side)}
+
+
+def leaves(value: Any, path: tuple = ()) -> dict[tuple, Any]:
+    """The values in nested dicts and lists, by their paths."""
+    if not isinstance(value, (dict, list)):
+        return {path: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return {inner: leaf for key, part in items for inner, leaf in leaves(part, (*path, key)).items()}
+
+
+@pytest.mark.parametrize('data', ['semi', 'classes', *DATA])
+def test_the_two_tracks_differ_in_size_scales_and_workers_alone(data):
+    large = data if data in DATA else f'{data}_384'
+    small, large = (
+        leaves(Config.fromfile(f'{CONFIGS}/_base_/datasets/{name}.py').to_dict()) for name in (f'{data}_128', large)
+    )
+    assert small.keys() == large.keys()
+    differing = {
+        next(key for key in reversed(path) if isinstance(key, str)) for path in small if small[path] != large[path]
+    }
+    assert differing == {'scale', 'size', 'crop_size', 'ratio_range', 'num_workers', 'persistent_workers'}
+    sizes = {
+        side
+        for path in small
+        if small[path] != large[path] and path[-1] in ('scale', 'size', 'crop_size')
+        for side in (small[path], large[path])
+    }
+    assert sizes == {(128, 128), (384, 384)}
 
 
 @pytest.mark.slow

@@ -1,4 +1,8 @@
-"""Every config of 1a6be0e trains today what it trained then: same models, data, schedules and learning rates."""
+"""Every config of 1a6be0e trains today what it trained then: same models, data, schedules and learning rates.
+
+One difference is meant: the FCN auxiliary head of the ResNet-50 and Swin networks has gone, for all methods alike
+(docs/methods.md). It is taken out of what is stored, here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,9 @@ def stored(name: str) -> dict[str, Any]:
     keys = {key: value for key, value in STORED['configs'][name].items() if key != 'parameters'}
     config = with_new_names({key: Store(STORED['values']).get(value) for key, value in keys.items()})
     config['custom_hooks'] = [hook for hook in config['custom_hooks'] if hook['type'] not in DISSOLVED_HOOKS]
+    network = config['model'].get('segmentor', config['model'])
+    head = network.pop('auxiliary_head')
+    assert head is None or head['type'] == 'FCNHead'
     return config
 
 
@@ -42,6 +49,9 @@ def test_no_config_has_gone():
 @pytest.mark.parametrize('name', STORED['configs'])
 def test_a_config_resolves_to_the_same(name):
     before, now = stored(name), today(name)
+    for config in (before, now):  # how the rates are written; which they are is compared below
+        config['optim_wrapper'].pop('paramwise_cfg')
+        config['optim_wrapper']['optimizer'].pop('lr')
     assert now == before
 
 
@@ -59,7 +69,8 @@ def test_every_parameter_has_the_same_learning_rate_and_decay(number, name, monk
     monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
     config = load_config(str(CONFIGS / name))
     resolve_weights(config.model)
-    assert parameter_settings(config) == STORED['parameters'][number]
+    before = STORED['parameters'][number]
+    assert parameter_settings(config) == {key: value for key, value in before.items() if 'auxiliary_head' not in key}
 
 
 def test_each_pair_of_model_and_optimizer_is_listed_once():

@@ -1,7 +1,2 @@
-_base_ = [
-    '../_base_/models/aclnet_mbv2.py',
-    '../_base_/datasets/kvasir_128.py',
-    '../_base_/schedules/1200i.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = 'mbv2_kvasir_quarter.py'
 train_dataloader = dict(dataset=dict(partition='kvasir/half'))

@@ -1,7 +1,2 @@
-_base_ = [
-    '../_base_/models/aclnet_r50.py',
-    '../_base_/datasets/kvasir.py',
-    '../_base_/schedules/80e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = 'r50_kvasir_quarter.py'
 train_dataloader = dict(dataset=dict(partition='kvasir/eighth'))

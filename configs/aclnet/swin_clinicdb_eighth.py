@@ -1,7 +1,2 @@
-_base_ = [
-    '../_base_/models/aclnet_swin.py',
-    '../_base_/datasets/clinicdb.py',
-    '../_base_/schedules/80e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = 'swin_clinicdb_quarter.py'
 train_dataloader = dict(dataset=dict(partition='clinicdb/eighth'))

@@ -1,7 +1,2 @@
-_base_ = [
-    '../_base_/models/aclnet_swin.py',
-    '../_base_/datasets/kvasir.py',
-    '../_base_/schedules/80e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = 'swin_kvasir_quarter.py'
 train_dataloader = dict(dataset=dict(partition='kvasir/half'))

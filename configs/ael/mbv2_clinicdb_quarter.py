@@ -1,7 +1,8 @@
 _base_ = [
-    '../_base_/models/ael_mbv2.py',
+    '../_base_/networks/mbv2.py',
+    '../_base_/methods/ael_128.py',
     '../_base_/datasets/clinicdb_128.py',
     '../_base_/schedules/1200i.py',
     '../_base_/default_runtime.py',
 ]
-train_dataloader = dict(dataset=dict(partition='clinicdb/quarter'))
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)

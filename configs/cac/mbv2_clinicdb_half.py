@@ -1,7 +1,2 @@
-_base_ = [
-    '../_base_/models/cac_mbv2.py',
-    '../_base_/datasets/clinicdb_128.py',
-    '../_base_/schedules/1200i.py',
-    '../_base_/default_runtime.py',
-]
-train_dataloader = dict(dataset=dict(partition='clinicdb/half', unlabelled=dict(pipeline=_base_.two_crops_pipeline)))
+_base_ = 'mbv2_clinicdb_quarter.py'
+train_dataloader = dict(dataset=dict(partition='clinicdb/half'))

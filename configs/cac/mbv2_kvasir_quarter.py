@@ -1,7 +1,9 @@
 _base_ = [
-    '../_base_/models/cac_mbv2.py',
+    '../_base_/networks/mbv2.py',
+    '../_base_/methods/cac_128.py',
     '../_base_/datasets/kvasir_128.py',
     '../_base_/schedules/1200i.py',
     '../_base_/default_runtime.py',
 ]
-train_dataloader = dict(dataset=dict(partition='kvasir/quarter', unlabelled=dict(pipeline=_base_.two_crops_pipeline)))
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
+train_dataloader = dict(dataset=dict(unlabelled=dict(pipeline=_base_.two_crops_pipeline)))

@@ -1,7 +1,2 @@
-_base_ = [
-    '../_base_/models/cac_mbv2.py',
-    '../_base_/datasets/polyp_128.py',
-    '../_base_/schedules/1200i.py',
-    '../_base_/default_runtime.py',
-]
-train_dataloader = dict(dataset=dict(partition='polyp/eighth', unlabelled=dict(pipeline=_base_.two_crops_pipeline)))
+_base_ = 'mbv2_polyp_quarter.py'
+train_dataloader = dict(dataset=dict(partition='polyp/eighth'))

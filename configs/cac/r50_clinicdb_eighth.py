@@ -1,9 +1,2 @@
-_base_ = [
-    '../_base_/models/cac_r50.py',
-    '../_base_/datasets/clinicdb.py',
-    '../_base_/schedules/80e.py',
-    '../_base_/default_runtime.py',
-]
-train_dataloader = dict(
-    dataset=dict(partition='clinicdb/eighth', unlabelled=dict(pipeline=_base_.two_crops_pipeline))
-)
+_base_ = 'r50_clinicdb_quarter.py'
+train_dataloader = dict(dataset=dict(partition='clinicdb/eighth'))

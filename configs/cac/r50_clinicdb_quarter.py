@@ -1,9 +1,9 @@
 _base_ = [
-    '../_base_/models/cac_r50.py',
+    '../_base_/networks/r50.py',
+    '../_base_/methods/cac_384.py',
     '../_base_/datasets/clinicdb.py',
     '../_base_/schedules/80e.py',
     '../_base_/default_runtime.py',
 ]
-train_dataloader = dict(
-    dataset=dict(partition='clinicdb/quarter', unlabelled=dict(pipeline=_base_.two_crops_pipeline))
-)
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
+train_dataloader = dict(dataset=dict(unlabelled=dict(pipeline=_base_.two_crops_pipeline)))

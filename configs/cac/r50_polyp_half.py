@@ -1,7 +1,2 @@
-_base_ = [
-    '../_base_/models/cac_r50.py',
-    '../_base_/datasets/polyp.py',
-    '../_base_/schedules/80e.py',
-    '../_base_/default_runtime.py',
-]
-train_dataloader = dict(dataset=dict(partition='polyp/half', unlabelled=dict(pipeline=_base_.two_crops_pipeline)))
+_base_ = 'r50_polyp_quarter.py'
+train_dataloader = dict(dataset=dict(partition='polyp/half'))

@@ -1,7 +1,8 @@
 _base_ = [
-    '../_base_/models/cafd_mbv2.py',
+    '../_base_/networks/mbv2.py',
+    '../_base_/methods/cafd_128.py',
     '../_base_/datasets/polyp_128.py',
     '../_base_/schedules/1200i_adversarial.py',
     '../_base_/default_runtime.py',
 ]
-train_dataloader = dict(dataset=dict(partition='polyp/quarter'))
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)

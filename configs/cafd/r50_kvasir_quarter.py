@@ -1,7 +1,8 @@
 _base_ = [
-    '../_base_/models/cafd_r50.py',
+    '../_base_/networks/r50.py',
+    '../_base_/methods/cafd_384.py',
     '../_base_/datasets/kvasir.py',
     '../_base_/schedules/80e_adversarial.py',
     '../_base_/default_runtime.py',
 ]
-train_dataloader = dict(dataset=dict(partition='kvasir/quarter'))
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)

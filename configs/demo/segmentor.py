@@ -1,6 +1,6 @@
 # A small DeepLabV3 at stride 8: half the channels of ResNet-18 and three of its stages. It learns
 # from random weights in some hundred steps, which MobileNetV2 (the laptop track) does not.
-_base_ = '../_base_/models/deeplabv3_r50-d8.py'
+_base_ = '../_base_/networks/r50.py'
 model = dict(
     backbone=dict(
         depth=18,
@@ -13,5 +13,4 @@ model = dict(
         init_cfg=None,
     ),
     decode_head=dict(in_channels=128, in_index=2, channels=64, dilations=(1, 3, 6, 9)),
-    auxiliary_head=None,
 )

@@ -1,8 +1,2 @@
-_base_ = [
-    '../_base_/models/deeplabv3_mbv2-d8.py',
-    '../_base_/datasets/clinicdb_128.py',
-    '../_base_/schedules/1200i.py',
-    '../_base_/default_runtime.py',
-]
-train_dataloader = _base_.supervised_dataloader
-train_dataloader.dataset.partition = 'clinicdb/half'
+_base_ = 'mbv2_clinicdb_quarter.py'
+train_dataloader = dict(dataset=dict(partition='clinicdb/half'))

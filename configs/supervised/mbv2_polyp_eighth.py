@@ -1,8 +1,2 @@
-_base_ = [
-    '../_base_/models/deeplabv3_mbv2-d8.py',
-    '../_base_/datasets/polyp_128.py',
-    '../_base_/schedules/1200i.py',
-    '../_base_/default_runtime.py',
-]
-train_dataloader = _base_.supervised_dataloader
-train_dataloader.dataset.partition = 'polyp/eighth'
+_base_ = 'mbv2_polyp_quarter.py'
+train_dataloader = dict(dataset=dict(partition='polyp/eighth'))

@@ -1,8 +1,7 @@
 _base_ = [
-    '../_base_/models/deeplabv3_r50-d8.py',
+    '../_base_/networks/r50.py',
     '../_base_/datasets/clinicdb.py',
     '../_base_/schedules/80e.py',
     '../_base_/default_runtime.py',
 ]
 train_dataloader = _base_.supervised_dataloader
-train_dataloader.dataset.partition = 'clinicdb/quarter'

@@ -1,8 +1,8 @@
 _base_ = [
-    '../_base_/models/u2pl_r50.py',
+    '../_base_/networks/r50.py',
+    '../_base_/methods/u2pl_384.py',
     '../_base_/datasets/polyp.py',
     '../_base_/schedules/80e.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(total_iters=_base_.train_cfg.max_iters)
-train_dataloader = dict(dataset=dict(partition='polyp/quarter'))
+model = dict(_delete_=True, segmentor=_base_.model, total_iters=_base_.train_cfg.max_iters, **_base_.method)

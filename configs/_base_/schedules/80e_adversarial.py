@@ -4,6 +4,5 @@ _base_ = './80e.py'
 optim_wrapper = dict(
     constructor='SeparateOptimWrapperConstructor',
     separate=dict(discriminator=dict(optimizer=dict(type='Adam', lr=1e-4, betas=(0.9, 0.99)))),
-    paramwise_cfg=dict(custom_keys={'neck.block': dict(lr_mult=10.0)}),
 )
 model_wrapper_cfg = dict(type='MMSeparateDistributedDataParallel')

@@ -28,6 +28,7 @@ from mmseg_acl.engine.start.weights import check_weights_fit, local_weights, res
 from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.errors import CheckpointError, DataError, RunError
 from mmseg_acl.models.semi.wrapping import unwrapped
+from mmseg_acl.renamed import instead_of_removed_file
 
 DEBUG = 'MMSEG_ACL_DEBUG'
 USER_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError)
@@ -97,7 +98,8 @@ def load_config(
     try:
         config = Config.fromfile(path)
     except Exception as error:  # a config is a program: whatever it does wrong
-        raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
+        instead = instead_of_removed_file(str(error))
+        raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}{instead}') from error
     if options:
         check_options(config, options)
         config.merge_from_dict(options)

@@ -1,12 +1,8 @@
 # CAFD on the laptop track: the schedule is scaled to 1200 iterations, and the discriminator has half the channels, or
 # it would cost as much as a network. The weight of the consistency is that of Mean Teacher's search: with 10 a run
 # was no better than SupOnly after 600 iterations (docs/methods.md).
-_base_ = './deeplabv3_mbv2-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='CAFD',
-    segmentor=segmentor,
     warmup_iters=150,
     focused=dict(channels=64),
     dispersive=dict(channels=64, dilations=(1, 2, 4, 8)),

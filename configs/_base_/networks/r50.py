@@ -1,4 +1,4 @@
-# DeepLabV3 on ResNet-50 at stride 8, two classes; cross-entropy + Dice (Eq. 14).
+# DeepLabV3 on ResNet-50 at stride 8, two classes; cross-entropy + Dice (Eq. 14), without an auxiliary head.
 norm_cfg = dict(type='BN', requires_grad=True)
 loss_decode = [dict(type='CrossEntropyLoss', loss_weight=1.0), dict(type='PolypDiceLoss', loss_weight=1.0)]
 model = dict(
@@ -36,19 +36,6 @@ model = dict(
         norm_cfg=norm_cfg,
         align_corners=False,
         loss_decode=loss_decode,
-    ),
-    auxiliary_head=dict(
-        type='FCNHead',
-        in_channels=1024,
-        in_index=2,
-        channels=256,
-        num_convs=1,
-        concat_input=False,
-        dropout_ratio=0.1,
-        num_classes=2,
-        norm_cfg=norm_cfg,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4),
     ),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),

@@ -1,12 +1,8 @@
 # PSMT on the laptop track: 128 x 128, 1200 iterations. The ramp has the paper's share of the run. Each teacher is
 # updated in half of the steps, so that a decay of 0.98 leaves it as far behind as 0.99 leaves a single one; a turn is
 # as long as that average reaches back, where the paper's share of the run (15 iterations) would keep the two alike.
-_base_ = './deeplabv3_mbv2-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='PSMT',
-    segmentor=segmentor,
     teacher_momentum=0.98,
     warmup_iters=150,
     alternate_every=50,

@@ -1,10 +1,6 @@
 # U2PL at 384 x 384, with the settings of the public code on Pascal VOC; total_iters is the schedule's.
-_base_ = './deeplabv3_r50-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='U2PL',
-    segmentor=segmentor,
     teacher_momentum=0.99,
     warmup_iters=169,  # 1 of 80 epochs
     consistency_weight=1.0,

@@ -1,12 +1,8 @@
 # ACL-Net on the laptop track: 128 x 128, 1200 iterations. consistency_weight, affinity_weight, feature_source,
 # CutMix, num_iters and weighted were chosen on kvasir/dev (results/laptop/README.md); contrast_weight and the
 # teacher's decay suit the short run.
-_base_ = './deeplabv3_mbv2-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='ACLNet',
-    segmentor=segmentor,
     teacher_momentum=0.99,
     warmup_iters=150,
     affinity=dict(channels=128),

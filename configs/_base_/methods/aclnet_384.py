@@ -1,10 +1,6 @@
 # ACL-Net as the paper trains it.
-_base_ = './deeplabv3_r50-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='ACLNet',
-    segmentor=segmentor,
     teacher_momentum=0.999,
     warmup_iters=1690,  # 10 of 80 epochs
     affinity=dict(channels=128),

@@ -1,11 +1,7 @@
 # U2PL on the laptop track: 128 x 128, 1200 iterations; total_iters is the schedule's. An image has a ninth of the
 # pixels, and so has the bank. Not searched; contrast_weight is lowered to a few tenths of the supervised loss.
-_base_ = './deeplabv3_mbv2-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='U2PL',
-    segmentor=segmentor,
     teacher_momentum=0.99,
     warmup_iters=150,
     consistency_weight=1.0,

@@ -1,5 +1,5 @@
 # The laptop track's network: DeepLabV3 with 128 channels on MobileNetV2 at stride 8.
-_base_ = './deeplabv3_r50-d8.py'
+_base_ = './r50.py'
 model = dict(
     # Several indices, of which the head takes the last: with a single one mmseg's MobileNetV2 returns a bare
     # tensor, and the head would index its batch.
@@ -14,5 +14,4 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='mmcls://mobilenet_v2'),
     ),
     decode_head=dict(in_channels=320, channels=128),
-    auxiliary_head=None,
 )

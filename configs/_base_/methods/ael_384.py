@@ -1,10 +1,6 @@
 # AEL with the settings of the public code on Pascal VOC; warm-up and the floor of the keep rate are ours.
-_base_ = './deeplabv3_r50-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='AEL',
-    segmentor=segmentor,
     teacher_momentum=0.99,
     warmup_iters=1690,  # 10 of 80 epochs
     consistency_weight=1.0,

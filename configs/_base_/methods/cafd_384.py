@@ -1,10 +1,6 @@
 # CAFD at 384 x 384. Pseudo-labels begin at a quarter of the run, as at 5000 of 20000 iterations in Hung et al. 2018.
-_base_ = './deeplabv3_r50-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='CAFD',
-    segmentor=segmentor,
     warmup_iters=1690,  # 10 of 80 epochs
     focused=dict(channels=256),
     dispersive=dict(channels=256, dilations=(1, 3, 6, 12)),

@@ -1,11 +1,7 @@
 # ELN at 384 x 384. Decay, threshold, temperature and crops are those of the public code, whose phases are 14 % and
 # 10 % of the run: here the warm-up that all methods have, and 8 epochs. The ratios are for two classes.
-_base_ = './deeplabv3_r50-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='ELN',
-    segmentor=segmentor,
     teacher_momentum=0.995,
     warmup_iters=1690,  # 10 of 80 epochs
     eln_iters=1350,

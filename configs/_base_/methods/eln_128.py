@@ -1,11 +1,7 @@
 # ELN on the laptop track: the decay and the phases are scaled to 1200 iterations. Its feature map of 16 x 16 fits
 # into one crop.
-_base_ = './deeplabv3_mbv2-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='ELN',
-    segmentor=segmentor,
     teacher_momentum=0.99,
     warmup_iters=150,
     eln_iters=150,

@@ -1,10 +1,6 @@
 # PSMT with the values of its public code; an epoch has 169 iterations here.
-_base_ = './deeplabv3_r50-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='PSMT',
-    segmentor=segmentor,
     teacher_momentum=0.996,
     warmup_iters=845,  # 5 of 80 epochs
     alternate_every=169,  # an epoch

@@ -1,11 +1,7 @@
 # AEL on the laptop track: 128 x 128, 1200 iterations. The memory of the bank is scaled to the short run, and every
 # second image receives a box, not every one: early labels are weak. Not searched.
-_base_ = './deeplabv3_mbv2-d8.py'
-segmentor = _base_.model
-model = dict(
-    _delete_=True,
+method = dict(
     type='AEL',
-    segmentor=segmentor,
     teacher_momentum=0.99,
     warmup_iters=150,
     consistency_weight=1.0,
