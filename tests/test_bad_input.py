@@ -63,6 +63,19 @@ class Case:
             path.unlink()
         return new
 
+    def paint(
+        self, ground: object, polyp: object, transparent: bool = False, palette: list[int] | None = None
+    ) -> None:
+        """The mask of 0001 anew, in these colours or palette numbers; transparent outside the polyp if wanted."""
+        shape = Image.open(self.mask).convert('L')
+        mask = Image.new('RGB' if palette is None else 'P', shape.size, ground)
+        mask.paste(polyp, mask=shape)
+        if transparent:
+            mask.putalpha(shape)
+        if palette is not None:
+            mask.putpalette(palette)
+        mask.save(self.mask)
+
     def turn(self, path: Path, orientation: int) -> Path:
         """A JPEG whose EXIF orientation turns it back to what it was: the pixels are stored turned."""
         image, exif = Image.open(path), Image.Exif()
@@ -310,7 +323,51 @@ FILES = [
     Row(
         'mask in the transparency',
         lambda c: then(Image.fromarray(np.eye(72, 96, dtype=np.uint8)[..., None] * ALPHA).save(c.mask), c.data()),
-        'is black with a varying transparency, which is not read',
+        'transparency .alpha channel. that shows another shape than its colours',
+    ),
+    Row(
+        'mask in the transparency of a white picture',
+        lambda c: then(c.paint((255, 255, 255), (255, 255, 255), transparent=True), c.data()),
+        'transparency .alpha channel. that shows another shape than its colours.*save it without transparency',
+    ),
+    Row(
+        'mask of 1 and 255, of which one may mean "ignored"',
+        lambda c: then(c.paint((1, 1, 1), (255, 255, 255)), c.data()),
+        '0001.png. has the value 1 beside 255 and none between, so that 255 may be.*save it with values 0 and 255',
+    ),
+    Row(
+        'mask with a coloured background',
+        lambda c: then(c.paint((0, 128, 0), (128, 0, 0)), c.data()),
+        r'more than one colour, such as RGB .*\(0, 128, 0\).*polyps white, all else black',
+    ),
+    Row(
+        'mask with a light background',
+        lambda c: then(c.paint((200, 200, 200), (255, 255, 255)), c.data()),
+        'shows a shape on a background that is not black: save it with values 0 and 255',
+    ),
+    Row(
+        'mask with a palette that is black throughout',
+        lambda c: then(c.paint(0, 1, palette=[0] * 768), c.data()),
+        'palette picture in which the numbers 0 and 1 have one colour.*save it with values 0 and 255, without a pal',
+    ),
+    Row(
+        'mask of 16 bits that is dark',
+        lambda c: then(cv2.imwrite(str(c.mask), np.eye(72, 96).astype(np.uint16) * 300), c.data()),
+        'values up to 300 of 65535, which is neither 0/1 nor 0/65535',
+    ),
+    Row(
+        'masks that are all white',
+        lambda c: then(
+            [Image.new('L', (96, 72), 255).save(path) for path in (c.labelled / 'masks').iterdir()], c.data()
+        ),
+        'all of the 5 masks of .* are polyp at every pixel, such as .*: save polyps with value 255 on a background',
+    ),
+    Row(
+        'mask of two colours among masks to score maps against',
+        lambda c: then(
+            c.paint((0, 0, 255), (255, 0, 0)), c.tool('evaluate_maps.py', c.labelled / 'masks', c.labelled / 'masks')
+        ),
+        r'masks/0001.png. has more than one colour, such as RGB .*\(0, 0, 255\)',
     ),
     Row(
         'masks that are all black',

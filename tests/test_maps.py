@@ -191,6 +191,21 @@ def test_empty_folders_and_unusable_files_are_errors(folders, tmp_path):
             evaluate_maps(maps, masks, tmp_path / 'out')
 
 
+def test_masks_that_are_read_the_wrong_way_are_no_ground_truth(folders, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmseg_acl.datasets.mask_shares.print_log', lambda text, *_: said.append(text))
+    maps, masks = folders([(values, 1 - mask) for values, mask in noisy_pairs(3)])
+    evaluate_maps(maps, masks, tmp_path / 'out')
+    assert len(said) == 1 and 'wrong way round' in said[0] and f'{masks}/' in said[0]
+    folders([(values, np.ones_like(mask)) for values, mask in noisy_pairs(3)])
+    with pytest.raises(ValueError, match='all of the 3 masks of .* are polyp at every pixel'):
+        evaluate_maps(maps, masks, tmp_path / 'other')
+    save(masks / '1.png', np.eye(21, 27).astype(np.uint8) * 254 + 1)
+    with pytest.raises(ValueError, match=r'1\.png. has the value 1 beside 255'):
+        evaluate_maps(maps, masks, tmp_path / 'other')
+    assert not (tmp_path / 'other').exists()
+
+
 def test_maps_are_written_rounded(tmp_path):
     write_map(np.array([[0.0, 0.5, 1.0, 0.1]]), tmp_path / 'deep' / 'a.png')
     assert read_map(tmp_path / 'deep' / 'a.png').tolist() == [[0, 128, 255, 26]]

@@ -241,6 +241,12 @@ def spoil(folder: Path, what: str) -> None:
         cv2.imwrite(str(mask), np.linspace(0, 255, 600).reshape(20, 30).astype(np.uint8))
     elif what == 'dark':
         cv2.imwrite(str(mask), np.full((20, 30), 60, np.uint8))
+    elif what == 'class numbers':
+        mask.unlink()
+        cv2.imwrite(str(mask.with_suffix('.png')), np.maximum(frame(1, (30, 20))[1], 1))
+    elif what == 'white':
+        for path in mask.parent.iterdir():
+            cv2.imwrite(str(path), np.full((20, 30), 255, np.uint8))
     elif what == 'empty file':
         mask.write_bytes(b'')
 
@@ -255,6 +261,8 @@ def spoil(folder: Path, what: str) -> None:
         ('other size', r'masks/cjuab\.jpg is 40 x 20, its image is 30 x 20'),
         ('grey', r'masks/cjuab\.jpg: 8\d% of its pixels are neither black nor white'),
         ('dark', r'masks/cjuab\.jpg: .*values up to 60, which is neither 0/1 nor 0/255'),
+        ('class numbers', r'masks/cjuab\.png: .*the value 1 beside 255 and none between'),
+        ('white', r'all of the 3 masks of kvasir are polyp at every pixel, such as .*masks/cjuaa\.jpg'),
         ('empty file', r'masks/cjuab\.jpg: the file is empty'),
     ],
 )

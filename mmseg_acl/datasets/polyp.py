@@ -11,8 +11,8 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from mmseg_acl.datasets.image_files import ImageFile, inspect_image
+from mmseg_acl.datasets.mask_shares import check_shares, read_share
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, read_list
-from mmseg_acl.datasets.polyp_masks import read_polyp_mask
 from mmseg_acl.errors import DataError
 
 DATA_ROOT_VARIABLE = 'MMSEG_ACL_DATA'
@@ -49,7 +49,7 @@ class PolypDataset(BaseSegDataset):
     Raises:
         FileNotFoundError: A folder, list, image or mask is missing.
         ValueError: A file is empty, unreadable, cut short or ambiguous, an image and its mask differ in size or
-            orientation, no mask has a polyp, or no image is left.
+            orientation, no mask has a polyp, all masks are polyp everywhere, or no image is left.
     """
 
     METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [255, 255, 255]])
@@ -93,7 +93,7 @@ class PolypDataset(BaseSegDataset):
 
         files.require(entries, ('images', 'masks') if self.labelled else ('images',))
 
-        samples, missing, unfit, has_polyps = [], [], [], False
+        samples, missing, unfit, shares = [], [], [], {}
         for entry in entries:
             sample = dict(
                 name=entry,
@@ -107,8 +107,8 @@ class PolypDataset(BaseSegDataset):
                 sample['img_path'] = str(image)
                 if self.labelled:
                     mask = _fitting_mask(files, entry, image, header)
-                    has_polyps |= bool(read_polyp_mask(str(mask)).any())
                     sample['seg_map_path'] = str(mask)
+                    shares[str(mask)] = read_share(str(mask))
                 elif hidden := _hidden_mask(files, entry, image, header):
                     sample['hidden_map_path'] = str(hidden)
                 samples.append(sample)
@@ -125,11 +125,12 @@ class PolypDataset(BaseSegDataset):
                 f'cannot be used:\n  {shown}' + (f'\n  and {more} more' if more > 0 else '') + '\n'
                 'Mend or add these files, or take the images off the list.'
             )
-        if self.labelled and not has_polyps:
+        if self.labelled and not any(shares.values()):
             raise ValueError(
                 f"none of the {len(samples)} masks of '{self.ann_file or self.folder}' has a polyp pixel, such as "
                 f'{samples[0]["seg_map_path"]}: save polyps with value 255 on a background of 0'
             )
+        check_shares(shares, f"'{self.ann_file or self.folder}'")
         return samples
 
     def prepare_data(self, idx: int) -> dict:

@@ -24,6 +24,7 @@ from rich.progress import track
 from mmseg_acl.datasets.catalogue import POLYP_SETS
 from mmseg_acl.datasets.downloads import Download
 from mmseg_acl.datasets.image_files import inspect_image
+from mmseg_acl.datasets.mask_shares import check_shares, read_share
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES
 from mmseg_acl.datasets.polyp_masks import read_polyp_mask
 from mmseg_acl.errors import DataError
@@ -259,7 +260,7 @@ def _unknown(download: Download, left_out: Sequence[str]) -> str:
 
 def _check_pairs(pairs: dict[str, dict[str, _File]], report: SetReport) -> list[str]:
     """Problems with the pairs of one set; also counts sizes and empty masks."""
-    problems = []
+    problems, shares = [], {}
     for name, pair in track(pairs.items(), description=f'checking {report.name}'):
         missing = {'images', 'masks'} - pair.keys()
         if missing:
@@ -274,7 +275,8 @@ def _check_pairs(pairs: dict[str, dict[str, _File]], report: SetReport) -> list[
         if _decode(image.path) is None:
             problems.append(f'{image.origin}: cannot be decoded')
         try:
-            if not read_polyp_mask(str(mask.path)).any():
+            shares[mask.origin] = read_share(str(mask.path))
+            if not shares[mask.origin]:
                 report.empty.append(name)
         except ValueError as error:
             problems.append(f'{mask.origin}: {str(error).replace(str(mask.path), mask.path.name)}')
@@ -284,6 +286,10 @@ def _check_pairs(pairs: dict[str, dict[str, _File]], report: SetReport) -> list[
             problems.append(
                 f'{mask.origin}: {grey:.0%} of its pixels are neither black nor white: it is no mask, or was resized'
             )
+    try:
+        check_shares(shares, report.name)
+    except ValueError as error:
+        problems.append(str(error))
     return problems
 
 

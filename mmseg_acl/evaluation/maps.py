@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from rich.progress import track
 
+from mmseg_acl.datasets.mask_shares import check_shares, read_share
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, read_list
 from mmseg_acl.datasets.polyp_masks import read_polyp_mask
 from mmseg_acl.evaluation.cross_dataset import Results, format_table, write_results
@@ -49,13 +50,15 @@ def evaluate_maps(
 
     Raises:
         FileNotFoundError: A folder does not exist, or a mask of the list or a map for a mask is missing.
-        ValueError: A folder is empty, a map has no mask, two files have one name, or a file cannot be read.
+        ValueError: A folder is empty, a map has no mask, two files have one name, a file cannot be read, or all
+            masks are polyp everywhere.
         ImportError: The protocol ``pranet`` needs pysodmetrics.
     """
     metric = PolypMetric(protocols, threshold=threshold)
     maps_dir, masks_dir = Path(maps_dir), Path(masks_dir)
     pairs = _pairs(_by_stem(maps_dir, 'maps'), _by_stem(masks_dir, 'masks'), maps_dir, masks_dir, names)
     binary = all(read_map(path).max(initial=0) <= 1 for path, _ in pairs)
+    check_shares({str(mask): read_share(str(mask)) for _, mask in pairs}, f"'{masks_dir}'")
     for map_file, mask_file in track(pairs, description=f'{maps_dir.name:10s}'):
         mask = torch.from_numpy(read_polyp_mask(str(mask_file)))
         values = read_map(map_file)
