@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
 
 import benchmark_speed  # noqa: E402
-from benchmarks import affinity, measure, methods, scoring, step  # noqa: E402
+
+from mmseg_acl.benchmarks import affinity, measure, methods, scoring, step  # noqa: E402
 
 
 def allocate(mebibytes: int) -> Callable[[], Tensor]:

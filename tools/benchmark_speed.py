@@ -15,8 +15,9 @@ import argparse
 from pathlib import Path
 
 import torch
-from benchmarks import affinity, loading, methods, refinement, scoring, step
-from benchmarks.measure import SkipPart, write
+
+from mmseg_acl.benchmarks import affinity, loading, methods, refinement, scoring, step
+from mmseg_acl.benchmarks.measure import SkipPart, write
 
 PARTS = {
     'refinement': refinement.run,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measure import Report, extra_memory, matmul_rate, seconds
+from mmseg_acl.benchmarks.measure import Report, extra_memory, matmul_rate, seconds
 from mmseg_acl.models.refinement import LocalAffinity, PseudoLabelRefiner
 
 DILATIONS = (1, 2, 4, 8, 12, 24)

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from mmseg.registry import DATASETS
 
-from benchmarks.measure import Report, SkipPart, Spans, seconds
+from mmseg_acl.benchmarks.measure import Report, SkipPart, Spans, seconds
 from mmseg_acl.datasets import SemiSupervisedDataset
 from mmseg_acl.datasets.samplers import Draw
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measure import Report, extra_memories, matmul_rate, product_flops, seconds
+from mmseg_acl.benchmarks.measure import Report, extra_memories, matmul_rate, product_flops, seconds
 from mmseg_acl.models.heads.acl_head import ACLHead
 from mmseg_acl.models.heads.affinity_head import Affinity, AffinityHead
 from mmseg_acl.models.heads.caa_head import CAAHead

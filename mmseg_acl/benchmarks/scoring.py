@@ -7,8 +7,8 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from benchmarks.measure import Report, SkipPart, seconds
-from benchmarks.step import smooth
+from mmseg_acl.benchmarks.measure import Report, SkipPart, seconds
+from mmseg_acl.benchmarks.step import smooth
 from mmseg_acl.evaluation.curves import areas_by_threshold, overlap, quantise
 from mmseg_acl.evaluation.polyp_metric import INSTALL_PYSODMETRICS
 

@@ -19,7 +19,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from benchmarks.measure import Report, Spans, extra_memories, matmul_rate, product_flops, seconds
+from mmseg_acl.benchmarks.measure import Report, Spans, extra_memories, matmul_rate, product_flops, seconds
 from mmseg_acl.models.segmentors import ACLNet
 from mmseg_acl.models.semi.contrast import unit
 from mmseg_acl.models.semi.memory_bank import MemoryBank

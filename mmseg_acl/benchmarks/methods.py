@@ -12,8 +12,8 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from torch import nn
 
-from benchmarks.measure import Report, extra_memories, seconds
-from benchmarks.step import CONFIGS, fill_bank, random_weights, ready_to_build
+from mmseg_acl.benchmarks.measure import Report, extra_memories, seconds
+from mmseg_acl.benchmarks.step import CONFIGS, fill_bank, random_weights, ready_to_build
 from mmseg_acl.datasets import write_synthetic
 from mmseg_acl.models.segmentors import ACLNet
 from mmseg_acl.models.semi.memory_bank import MemoryBank
