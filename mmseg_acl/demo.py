@@ -26,10 +26,11 @@ from mmseg_acl.datasets.polyp import DATA_ROOT_VARIABLE
 from mmseg_acl.datasets.synthetic import write_synthetic
 from mmseg_acl.evaluation.cross_dataset import build_loaders, load_model
 from mmseg_acl.evaluation.polyp_metric import foreground_probability
+from mmseg_acl.methods import BY_FOLDER
 from mmseg_acl.visualization import Report, pictures, read_curves
 from mmseg_acl.visualization.curves import plot_curves
 
-METHODS = {'SupOnly': 'supervised', 'ACL-Net': 'aclnet'}
+METHODS = {BY_FOLDER[folder].name: folder for folder in ('supervised', 'aclnet')}
 NUM_LABELLED, NUM_UNLABELLED, NUM_TEST = 24, 96, 32
 NUM_SHOWN = 5
 

@@ -15,29 +15,26 @@ from mmseg_acl.datasets import write_synthetic
 from mmseg_acl.datasets.partitions import shipped_lists
 from mmseg_acl.engine import build_runner, load_config, train
 from mmseg_acl.engine.start.weights import resolve_weights
+from mmseg_acl.methods import BY_FOLDER, METHODS
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 EXPERIMENTS = sorted(
     p.relative_to(CONFIGS).as_posix() for p in CONFIGS.glob('[!_]*/**/*.py') if 'demo' not in p.parts
 )
 DATA, PARTITIONS = ('kvasir', 'clinicdb', 'polyp'), ('half', 'quarter', 'eighth')
+# Networks that a method has configs for: the first part of their names.
 BACKBONES = {
-    'supervised': ('r50', 'mbv2'),
-    'mean_teacher': ('r50', 'mbv2'),
-    'cac': ('r50', 'mbv2'),
-    'ael': ('r50', 'mbv2'),
-    'eln': ('r50', 'mbv2'),
-    'psmt': ('r50', 'mbv2'),
-    'u2pl': ('r50', 'mbv2'),
-    'cafd': ('r50', 'mbv2'),
-    'aclnet': ('r50', 'swin', 'mbv2'),
+    method.folder: {path.stem.split('_')[0] for path in (CONFIGS / method.folder).glob('*.py')} for method in METHODS
 }
 # Configs that there is an ablation of (Table 1).
 ABLATED = ('r50_kvasir_quarter', 'swin_kvasir_quarter', 'mbv2_kvasir_eighth')
 
 
 def test_the_grid_is_complete():
+    folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    assert folders - {'_base_', 'demo', 'experiments'} == BY_FOLDER.keys(), 'a method is a row of the table'
     for method, backbones in BACKBONES.items():
+        assert {'r50', 'mbv2'} <= backbones <= {path.stem for path in (CONFIGS / '_base_' / 'networks').iterdir()}
         for backbone, data, partition in product(backbones, DATA, PARTITIONS):
             assert f'{method}/{backbone}_{data}_{partition}.py' in EXPERIMENTS
     for base, row in product(ABLATED, ('1', '2', '3', '4a', '4b', '5')):
@@ -50,7 +47,8 @@ def test_a_config_means_what_its_name_says(name):
     backbone, data, partition = Path(name).stem.split('_')[:3]
     dataset = config.train_dataloader.dataset
     assert dataset.partition == f'{data}/{partition}' and dataset.partition in shipped_lists()
-    assert (dataset.unlabelled is None) == name.startswith('supervised')
+    method = BY_FOLDER[name.split('/')[0]]
+    assert (dataset.unlabelled is not None) == method.unlabelled and config.model.type == method.type
     assert config.val_dataloader.dataset.ann_file == config.test_dataloader.dataset.ann_file == f'{data}/test'
     segmentor = config.model.get('segmentor', config.model)
     expected = dict(r50='ResNetV1c', swin='SwinTransformer', mbv2='MobileNetV2')[backbone]

@@ -23,11 +23,12 @@ from mmseg_acl.engine.start.weights import resolve_weights
 from mmseg_acl.errors import RunError, Stopped
 from mmseg_acl.experiments import runner
 from mmseg_acl.experiments.comparison import compare, holm
-from mmseg_acl.experiments.grid import METHODS, read_experiment
+from mmseg_acl.experiments.grid import read_experiment
 from mmseg_acl.experiments.identity import fingerprint
 from mmseg_acl.experiments.records import find_trained, folder_for, read_record, whole_log, write_record
 from mmseg_acl.experiments.runner import Settings, fill_template, run_experiment, show_status
 from mmseg_acl.experiments.tables import fill_table, read_paper, write_tables
+from mmseg_acl.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / 'tests' / 'configs'
@@ -148,8 +149,8 @@ def test_entries_are_expanded_by_their_axes_and_seeds(describe):
     assert [(run.label, run.seed) for run in found] == [
         ('SupOnly', 0),
         ('SupOnly', 3),
-        ('MT', 0),
-        ('MT', 3),
+        ('Mean Teacher', 0),
+        ('Mean Teacher', 3),
         ('ours', 7),
     ]
     assert found[2].axes == dict(method='mean_teacher', data='kvasir') and found[2].path.name == 'mean_teacher.py'
@@ -206,8 +207,10 @@ def test_the_shipped_descriptions_are_the_papers_tables(tmp_path):
     assert placed == set(paper)
     assert [len(found[name].distinct) for name in ('paper_table1', 'paper_table2', 'paper_table3')] == [21, 180, 30]
     eighth = [run for run in found['laptop'].distinct if run.axes['partition'] == 'eighth']
-    seeds = {label: {run.seed for run in eighth if run.label == label} for label in METHODS.values()}
-    assert all(seeds.values()) and all(seeds[label] == {0, 1, 2} for label in ('SupOnly', 'MT', 'U2PL', 'ACL-Net'))
+    published = [method.name for method in METHODS if method.published]
+    seeds = {label: {run.seed for run in eighth if run.label == label} for label in published}
+    thrice = ('SupOnly', 'Mean Teacher', 'U2PL', 'ACL-Net')
+    assert all(seeds.values()) and all(seeds[label] == {0, 1, 2} for label in thrice)
     ablation = found['laptop_ablation']
     table = fill_table(ablation, ablation.tables[0], tmp_path)
     assert len(table.rows) == 8 and table.columns[-1].tests == ('kvasir', 'clinicdb', 'cvc300')
@@ -520,7 +523,7 @@ def filled(describe, tmp_path):
         ('ACL-Net', 0): [70, 81, 92, 63, 54, 45], ('ACL-Net', 1): [72, 83, 94, 65, 56, 47],
     }  # fmt: skip
     for run in experiment.runs:
-        if run.label == 'MT':
+        if run.label == 'Mean Teacher':
             continue
         folder = tmp_path / 'results' / run.name
         write_record(folder, run, state='done')
@@ -547,7 +550,7 @@ def test_tables_have_means_deviations_and_the_papers_numbers(filled, tmp_path):
     # SupOnly: 55 and 57, mean 56, deviation sqrt(2). ACL-Net: 67.5 and 69.5.
     assert '| method | Kvasir 1/4 | paper | ETIS |' in text
     assert '| SupOnly | 56.00 ± 1.41 / 46.00 ± 1.41 | 80.63 / 71.44 | set not at hand |' in text
-    assert '| MT | not run | 78.85 / 69.06 | not run |' in text
+    assert '| Mean Teacher | not run | 78.85 / 69.06 | not run |' in text
     assert '| ACL-Net | 68.50 ± 1.41 / 58.50 ± 1.41 | 85.89 / 78.51 | set not at hand |' in text
     # Differences of the seeds' means: 10, 12, 11, 14, 13, 15; all positive: p = 2 / 2^6.
     assert '| Kvasir 1/4 | SupOnly | 6 | +12.50 |' in text and '| 0.031 | 0.031 |' in text
@@ -562,7 +565,7 @@ def test_tables_have_means_deviations_and_the_papers_numbers(filled, tmp_path):
     ours = rows['ACL-Net', 'kvasir', 'dice']
     assert (ours['runs'], ours['planned'], ours['network'], float(ours['mean'])) == ('2', '2', 'teacher', 68.5)
     assert float(ours['std']) == pytest.approx(2**0.5) and ours['paper'] == '85.89'
-    assert rows['MT', 'kvasir', 'iou']['missing'] == 'not run'
+    assert rows['Mean Teacher', 'kvasir', 'iou']['missing'] == 'not run'
     assert float(rows['SupOnly', 'kvasir', 'dice']['difference']) == pytest.approx(12.5)
 
 
@@ -606,7 +609,7 @@ def test_a_column_of_several_sets_counts_their_images_as_one_set(filled, tmp_pat
         (dict(colums=[]), 'allowed are name, title, columns'),
         (dict(columns=[dict(test='nowhere')]), 'test must be one of kvasir'),
         (dict(columns=[dict(test='kvasir', partition='half')]), 'no run of the description has the axes'),
-        (dict(compare='U2PL'), "compare is 'U2PL'; there are the rows SupOnly, MT, ACL-Net"),
+        (dict(compare='U2PL'), "compare is 'U2PL'; there are the rows SupOnly, Mean Teacher, ACL-Net"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(change, message, filled, tmp_path):
@@ -661,7 +664,7 @@ def test_a_small_grid_from_the_command_line(synthetic_root, tmp_path, monkeypatc
     assert '1 done' in call('status') and 'tiny.md' in call('tables')
     results = tmp_path / 'results' / 'grid'
     scores = json.loads((results / 'configs_mean_teacher_seed3' / 'results.json').read_text())['synthetic']['teacher']
-    assert f'| MT | {scores["image"]["mDice"]:.2f} / ' in (results / 'tiny.md').read_text()
+    assert f'| Mean Teacher | {scores["image"]["mDice"]:.2f} / ' in (results / 'tiny.md').read_text()
     # The folder that training left is found by its config, too; the scores of its checkpoint are the same.
     again = call('run', '--results', 'other', '--work-dir', 'elsewhere', '--reuse', 'work_dirs')
     assert 'train.py' not in again and again.count('test.py started') == 1

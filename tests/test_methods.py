@@ -13,13 +13,15 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
+from mmseg_acl.methods import METHODS
+
 CONFIGS = Path(__file__).parent / 'configs'
-METHODS = ('mean_teacher', 'cac', 'ael', 'cafd', 'eln', 'psmt', 'u2pl', 'aclnet')
+FOLDERS = [method.folder for method in METHODS if method.unlabelled]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('head', ['FCN', 'K-Net', 'OCRNet'])
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', FOLDERS)
 def test_two_steps_and_a_prediction(method, head, synthetic_root, monkeypatch):
     monkeypatch.setenv('MMSEG_ACL_DATA', str(synthetic_root))
     config = Config.fromfile(CONFIGS / f'{method}.py')

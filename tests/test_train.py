@@ -15,8 +15,8 @@ from tool_process import ROOT, ToolProcess, run_tool
 
 from mmseg_acl.engine import read_checkpoint
 from mmseg_acl.evaluation.shifts import SHIFTS
+from mmseg_acl.methods import BY_FOLDER
 
-METHODS = ('supervised', 'mean_teacher', 'aclnet', 'ael', 'eln', 'cac', 'u2pl', 'psmt', 'cafd')
 # What kills each method's run: a moment, and of which checkpoint or iteration (tests/killing.py).
 KILLED = {
     'supervised': ('written', 'iter_6.pth'),
@@ -29,8 +29,6 @@ KILLED = {
     'psmt': ('in a step', '5'),
     'cafd': ('half written', 'iter_6.pth'),
 }
-# Where they are not student and teacher.
-NETWORKS = {'supervised': {'student'}, 'cac': {'student'}, 'cafd': {'focused', 'dispersive'}}
 
 
 def config(method: str) -> Path:
@@ -50,7 +48,7 @@ def names(root: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', BY_FOLDER)
 def test_train_resume_and_test(method, synthetic_root, tmp_path):
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     run_tool('train.py', config(method), '--work-dir', whole, data=synthetic_root)
@@ -70,7 +68,7 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
         'cafd': 'loss_label',
     }[method]
     assert steps[-1][expected] > 0
-    networks = NETWORKS.get(method, {'student', 'teacher'})
+    networks = set(BY_FOLDER[method].networks)
     validated = {key for key in lines[-1] if key.endswith('mDice')}
     assert validated == ({'mDice'} if method == 'supervised' else {f'{network}/mDice' for network in networks})
 

@@ -15,20 +15,11 @@ from torch import nn
 from mmseg_acl.benchmarks.measure import Report, extra_memories, seconds
 from mmseg_acl.benchmarks.step import CONFIGS, fill_bank, random_weights, ready_to_build
 from mmseg_acl.datasets import write_synthetic
+from mmseg_acl.methods import BY_NAME, METHODS
 from mmseg_acl.models.segmentors import ACLNet
 from mmseg_acl.models.semi.memory_bank import MemoryBank
 
-METHODS = {
-    'SupOnly': 'supervised',
-    'Mean Teacher': 'mean_teacher',
-    'CAC': 'cac',
-    'AEL': 'ael',
-    'CAFD': 'cafd',
-    'ELN': 'eln',
-    'PSMT': 'psmt',
-    'U2PL': 'u2pl',
-    'ACL-Net': 'aclnet',
-}
+NAMES = tuple(method.name for method in METHODS)
 
 
 class Step:
@@ -37,13 +28,13 @@ class Step:
     All phases of the method have begun and its banks are full.
 
     Args:
-        method: One of ``METHODS``; its laptop config is used, with random weights.
+        method: Name of one of :mod:`mmseg_acl.methods`; its laptop config is used, with random weights.
         root: A data root with synthetic frames.
     """
 
     def __init__(self, method: str, root: str) -> None:
         ready_to_build()
-        config = Config.fromfile(CONFIGS / METHODS[method] / 'mbv2_kvasir_eighth.py')
+        config = Config.fromfile(CONFIGS / BY_NAME[method].folder / 'mbv2_kvasir_eighth.py')
         torch.manual_seed(0)
         self.batch = next(iter(Runner.build_dataloader(on_frames(config.train_dataloader, root), seed=0)))
         self.model: nn.Module = MODELS.build(random_weights(config.model))
@@ -88,7 +79,7 @@ def prepare(method: str, root: str) -> Callable[[], None]:
     return step
 
 
-def run(repeats: int, methods: Sequence[str] = tuple(METHODS)) -> Report:
+def run(repeats: int, methods: Sequence[str] = NAMES) -> Report:
     """Measure time and memory of a step of each of ``methods``, ``'SupOnly'`` among them."""
     with tempfile.TemporaryDirectory() as root:
         write_synthetic(root, labelled=8, unlabelled=8, test=0)

@@ -17,19 +17,10 @@ from mmseg_acl.engine import OptionsAction, load_config
 from mmseg_acl.evaluation.cross_dataset import TEST_SETS
 from mmseg_acl.evaluation.polyp_metric import PROTOCOLS
 from mmseg_acl.experiments.identity import fingerprint
+from mmseg_acl.methods import BY_FOLDER, METHODS
 
-# Folders of configs and the names that the paper's tables have.
-METHODS = {
-    'supervised': 'SupOnly',
-    'mean_teacher': 'MT',
-    'cac': 'CAC',
-    'ael': 'AEL',
-    'cafd': 'CAFD',
-    'eln': 'ELN',
-    'psmt': 'PSMT',
-    'u2pl': 'U2PL',
-    'aclnet': 'ACL-Net',
-}
+# The axis whose values are folders of methods, and what stands for all of those that the paper compares.
+METHOD, PUBLISHED = 'method', 'published'
 ENTRY_KEYS = ('config', 'label', 'options', 'seeds')
 DESCRIPTION_KEYS = ('title', 'runs', 'seeds', 'test_sets', 'protocols', 'tables')
 
@@ -95,9 +86,10 @@ def read_experiment(path: str | Path) -> Experiment:
 
     A description is a YAML file with ``runs``, a list of entries. An entry has a ``config``, a path that counts from
     the description's folder and may have ``{placeholders}``; any other key is an axis, a value or a list of them,
-    and the entry stands for the product of its axes and seeds. ``label`` is its row in the tables (default: the
-    paper's name of ``method``), ``options`` are settings as ``--cfg-options`` takes them. Beside ``runs`` stand
-    ``title``, ``seeds`` (default: 0), ``test_sets``, ``protocols`` (default: image) and ``tables``, see
+    and the entry stands for the product of its axes and seeds. Values of the axis ``method`` are folders of
+    :mod:`mmseg_acl.methods`; ``published`` stands for all that the paper compares. ``label`` is the row in the tables
+    (default: the name of ``method``), ``options`` are settings as ``--cfg-options`` takes them. Beside ``runs``
+    stand ``title``, ``seeds`` (default: 0), ``test_sets``, ``protocols`` (default: image) and ``tables``, see
     :func:`~mmseg_acl.experiments.tables.write_tables`.
 
     Raises:
@@ -139,6 +131,8 @@ def _expand(entry: dict, file: Path, seeds: list[int], configs: dict[tuple, tupl
     if any(not isinstance(option, str) or '=' not in option for option in options):
         raise ValueError(f'{file}: options is {list(options)}; it must be a list of KEY=VALUE')
     axes = {key: [str(value) for value in _list(values)] for key, values in entry.items() if key not in ENTRY_KEYS}
+    if METHOD in axes:
+        axes[METHOD] = _folders(axes[METHOD])
     runs = []
     for values in product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
@@ -149,10 +143,17 @@ def _expand(entry: dict, file: Path, seeds: list[int], configs: dict[tuple, tupl
                 raise ValueError(f'{path} trains by epochs: only configs with train_cfg.max_iters can be in a grid')
             configs[path, options] = config, fingerprint(config)
         config, digest = configs[path, options]
-        label = _fill(entry.get('label') or METHODS.get(point.get('method', ''), path.stem), point, file)
+        known = BY_FOLDER.get(point.get(METHOD, ''))
+        label = _fill(entry.get('label') or (known.name if known else path.stem), point, file)
         for seed in _seeds(entry.get('seeds', seeds), file):
             runs.append(Run(path, seed, label, point, options, config, digest))
     return runs
+
+
+def _folders(methods: list[str]) -> list[str]:
+    """The folders that the axis ``method`` stands for."""
+    published = [method.folder for method in METHODS if method.published]
+    return [folder for name in methods for folder in (published if name == PUBLISHED else [name])]
 
 
 def _parse(options: tuple[str, ...]) -> dict | None:
