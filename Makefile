@@ -9,13 +9,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 SOURCES := mmseg_acl tools tests configs setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick results lint format clean
+.PHONY: help install demo picture test test-quick results lint format clean
 
 help:
 	@echo 'make demo        train and test on synthetic frames, write work_dirs/demo/report.html'
 	@echo 'make test        all tests'
 	@echo 'make test-quick  the tests that take seconds'
 	@echo 'make results     write the tables and figures of the documents from the files in results/'
+	@echo 'make picture     run the demo and take its example for README.md'
 	@echo 'make lint        check style'
 	@echo 'make format      mend style'
 	@echo 'make install     only make the environment in $(VENV)'
@@ -40,6 +41,9 @@ $(STAMP): setup.py requirements.txt constraints.txt
 demo: $(STAMP)
 	@$(BIN)/python tools/demo.py
 
+picture: demo
+	mkdir -p docs/pictures && cp work_dirs/demo/example.png docs/pictures/demo.png
+
 test: $(STAMP)
 	$(PYTEST)
 
@@ -62,6 +66,7 @@ results: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/python tools/check_markdown.py README.md $(wildcard docs/*.md results/*/*.md)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -29,17 +29,21 @@ from mmseg_acl.evaluation.polyp_metric import foreground_probability
 from mmseg_acl.methods import BY_FOLDER
 from mmseg_acl.visualization import Report, pictures, read_curves
 from mmseg_acl.visualization.curves import plot_curves
+from mmseg_acl.visualization.style import picture_grid
 
 METHODS = {BY_FOLDER[folder].name: folder for folder in ('supervised', 'aclnet')}
 NUM_LABELLED, NUM_UNLABELLED, NUM_TEST = 24, 96, 32
 NUM_SHOWN = 5
+TITLES = ['frame', 'mask', *METHODS, 'affinity of the marked pixel']
 
 # {(method, network): {'mDice': percent, 'mIoU': percent}}
 Scores = dict[tuple[str, str], dict[str, float]]
+# Pictures, (H, W, 3) uint8 in BGR, each with a caption.
+Rows = list[list[tuple[np.ndarray, str]]]
 
 
 def run_demo(repository: Path, out: Path) -> None:
-    """Run the demonstration and write ``report.html``.
+    """Run the demonstration and write ``report.html``, and ``example.png`` with two rows of its pictures.
 
     Args:
         repository: Root of the clone, with tools/ and configs/.
@@ -72,7 +76,9 @@ def run_demo(repository: Path, out: Path) -> None:
         for method, config in configs.items()
     }
     frames = build_loaders(Config.fromfile(configs['ACL-Net']), ['synthetic'])['synthetic'].dataset
-    report = _make_report(out, scores, models, frames)
+    rows = _draw_rows(out, models, frames)
+    _draw_example(rows, out / 'example.png')
+    report = _make_report(out, scores, models, rows)
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     report.add_text(f'Made in {minutes} min {seconds} s.')
     report.write(out / 'report.html')
@@ -129,7 +135,7 @@ def _progress(line: str, method: str) -> str | None:
     return f'{method:8s} iteration {iteration:>8s}   loss {loss}   {eta} to go'
 
 
-def _make_report(out: Path, scores: Scores, models: dict[str, nn.Module], frames) -> Report:
+def _make_report(out: Path, scores: Scores, models: dict[str, nn.Module], rows: Rows) -> Report:
     report = Report('ACL-Net on synthetic frames')
     report.add_text(
         f'Two models learnt from the same {NUM_LABELLED} labelled frames; ACL-Net also saw '
@@ -154,8 +160,8 @@ def _make_report(out: Path, scores: Scores, models: dict[str, nn.Module], frames
         "others in the teacher's features, from blue (the lowest in this frame) to red."
     )
     report.add_pictures(
-        ['frame', 'mask', *METHODS, 'affinity of the marked pixel'],
-        _draw_rows(out, models, frames),
+        TITLES,
+        [[(pictures.to_data_uri(drawn), caption) for drawn, caption in row] for row in rows],
     )
 
     report.add_heading('Training')
@@ -176,8 +182,8 @@ def _make_report(out: Path, scores: Scores, models: dict[str, nn.Module], frames
     return report
 
 
-def _draw_rows(out: Path, models: dict[str, nn.Module], frames) -> list[list[tuple[str, str]]]:
-    """Rows of pictures with captions for the report."""
+def _draw_rows(out: Path, models: dict[str, nn.Module], frames) -> Rows:
+    """Rows of pictures with captions, from the frame with ACL-Net's lowest Dice to that with its highest."""
     dice = {method: _read_dice(out / method / 'test' / 'per_image.csv') for method in METHODS}
     names = [frames.get_data_info(index)['name'] for index in range(len(frames))]
     chosen = pictures.choose_quantiles([dice['ACL-Net'][name] for name in names], NUM_SHOWN)
@@ -199,7 +205,7 @@ def _draw_rows(out: Path, models: dict[str, nn.Module], frames) -> list[list[tup
         affinity = _map_affinity(models['ACL-Net'], sample, tuple(share))
         heat = pictures.draw_mark(pictures.draw_heat(image, affinity), point)
         row.append((heat, f'{affinity.min():.2f} to {affinity.max():.2f}'))
-        rows.append([(pictures.to_data_uri(drawn), caption) for drawn, caption in row])
+        rows.append(row)
     return rows
 
 
@@ -207,6 +213,15 @@ def _read_dice(path: Path) -> dict[str, float]:
     """Dice of each image from the last network of a per_image.csv, the one that predicts."""
     with path.open() as file:
         return {row['image']: float(row['dice']) for row in csv.DictReader(file)}
+
+
+def _draw_example(rows: Rows, path: Path) -> None:
+    """Every second of the rows as one picture, from the second on: neither the worst nor the best frame."""
+    chosen = rows[1::2] or rows
+    figure = picture_grid(
+        [[drawn for drawn, _ in row] for row in chosen], TITLES, [[caption for _, caption in row] for row in chosen]
+    )
+    figure.savefig(path, dpi=130)
 
 
 @torch.no_grad()

@@ -104,3 +104,13 @@ def test_every_method_takes_a_step_on_synthetic_frames():
     assert [row['method'] for row in report.rows] == list(methods.NAMES)
     assert report.rows[0]['time to SupOnly'] == report.rows[0]['memory to SupOnly'] == 1
     assert all(row['peak, MiB'] > 0 for row in report.rows)
+
+
+SPEED = sorted((ROOT / 'results' / 'speed').glob('*.json'))
+
+
+@pytest.mark.parametrize('path', SPEED, ids=lambda path: path.stem)
+def test_the_committed_pages_are_those_of_their_measurements(path):
+    content = json.loads(path.read_text())
+    where = content.pop('machine')
+    assert measure.to_markdown(measure.Report(**content), where) == path.with_suffix('.md').read_text()

@@ -55,6 +55,7 @@ def test_a_short_demo_leaves_a_report(tmp_path, monkeypatch, capfd):
     printed = capfd.readouterr().out
     for line in ('RANDOM weights', 'SupOnly  iteration', '3/3', 'ACL-Net  teacher', 'report.html'):
         assert line in printed
+    assert (tmp_path / 'out' / 'example.png').read_bytes().startswith(b'\x89PNG')
     page = (tmp_path / 'out' / 'report.html').read_text()
     assert page.count('<img') == 2 * 5 + 1
     for word in ('SupOnly', 'ACL-Net', 'teacher', 'mean Dice', 'affinity'):

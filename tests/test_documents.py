@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -14,6 +15,13 @@ from mmseg_acl.experiments.documents import BEGIN, END, make_table, update_docum
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted({ROOT / 'README.md', *ROOT.glob('docs/**/*.md'), *ROOT.glob('results/**/*.md')})
+LINK = re.compile(r'\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)')
+NUM_WORDS = 30
+# Tables of grids and reports of the benchmark, whose captions are alike.
+GENERATED = {
+    *(path.with_suffix('.md').name for path in ROOT.glob('results/laptop/*.tex')),
+    *(path.with_suffix('.md').name for path in ROOT.glob('results/speed/*.json')),
+}
 TESTS = {'first': 'kvasir', 'both': ['kvasir', 'cvc300']}
 
 
@@ -25,6 +33,55 @@ def test_tables_are_those_of_the_results(path):
 def test_the_pages_with_results_have_tables():
     for path in (ROOT / 'README.md', ROOT / 'results' / 'laptop' / 'README.md'):
         assert BEGIN.search(path.read_text())
+
+
+def test_prose_keeps_to_the_line_length(monkeypatch):
+    run_tool(monkeypatch, *DOCUMENTS, tool='check_markdown.py')
+
+
+LONG = 'word ' * 24
+ALLOWED = {
+    'table': f'| a | b |\n|---|---|\n| {LONG} | {LONG} |\n',
+    'code': f'```\n{LONG}\n```\n\n    {LONG}\n',
+    'link': f'see [the page](https://example.org/{"x" * 100}) and <https://example.org/{"y" * 100}>\n',
+    'comment': f'<!-- {LONG} -->\n',
+    'as long as allowed': 'x' * 118 + '\n',
+}
+
+
+def test_lines_of_prose_that_are_too_long_are_named(tmp_path, monkeypatch):
+    page = tmp_path / 'page.md'
+    page.write_text('\n'.join(ALLOWED.values()))
+    run_tool(monkeypatch, page, tool='check_markdown.py')
+    page.write_text(f'# Title\n\nshort\n{LONG}\n\n- item\n  {LONG}\n\n## {LONG}\n')
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(monkeypatch, page, tool='check_markdown.py')
+    assert str(stopped.value).split('\n') == [
+        *(f'{page}:{line}' for line in (4, 7, 9)),
+        '3 lines of prose are longer than 118 characters',
+    ]
+
+
+def test_links_lead_somewhere():
+    for path in DOCUMENTS:
+        for target, anchor in LINK.findall(path.read_text()):
+            page = path.parent / target if target else path
+            assert page.exists(), f'{path} links to {target}'
+            headings = re.findall(r'^#+ (.*)$', page.read_text(), re.M) if anchor else ()
+            anchors = [re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings]
+            assert not anchor or anchor in anchors, f'{path} links to {target}#{anchor}; there are {anchors}'
+
+
+def test_no_page_repeats_another():
+    """No thirty words of prose in a row stand in two places."""
+    places: dict[tuple[str, ...], str] = {}
+    for path in (path for path in DOCUMENTS if path.name not in GENERATED):
+        prose = re.sub(r'(?ms:^ *```.*?^ *```$)|(?m:^\|.*$|^.*-->$)', '', path.read_text())
+        words = re.findall(r'\w+', prose.lower())
+        for start in range(len(words) - NUM_WORDS + 1):
+            run = tuple(words[start : start + NUM_WORDS])
+            place = places.setdefault(run, f'{path}, word {start}')
+            assert place.endswith(f'{path}, word {start}'), f'{path} repeats {place}: {" ".join(run)}'
 
 
 @pytest.fixture
@@ -96,9 +153,9 @@ def test_labels_and_shifts_are_read(results, tmp_path):
     assert table[2:] == ['| A | 81.5 |']
 
 
-def run_tool(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, 'argv', ['experiments.py', *map(str, arguments)])
-    runpy.run_path(str(ROOT / 'tools' / 'experiments.py'), run_name='__main__')
+def run_tool(monkeypatch, *arguments, tool='experiments.py'):
+    monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
+    runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
 
 
 def test_the_command_fills_a_document_and_leaves_the_rest(results, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import platform
 import re
+import textwrap
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 # Taken before anything is measured, so that it tells of other processes.
 LOAD = os.getloadavg()[0]
+LINE = 118  # characters of a line of prose in Markdown
 
 
 class SkipPart(Exception):
@@ -199,17 +201,23 @@ def write(report: Report, name: str, out: Path) -> str:
     where = machine()
     content = dict(asdict(report), machine=where)
     (out / f'{name}.json').write_text(json.dumps(content, indent=2) + '\n')
-    lines = [f'# {report.title}', '']
-    if LOAD > 0.5:
-        lines += [
-            f'The machine was shared: load {where["load"]} on {where["cores"]} cores before the '
-            'measurement began. Ratios come from interleaved rounds; times are longer than alone.',
-            '',
-        ]
-    lines += [table(report.rows), '']
-    for heading, rows in report.more.items():
-        lines += [f'## {heading}', '', table(rows), '']
-    notes = [*report.notes, ', '.join(f'{key} {value}' for key, value in where.items())]
-    text = '\n'.join([*lines, *[f'- {note}' for note in notes]])
-    (out / f'{name}.md').write_text(text + '\n')
+    text = to_markdown(report, where)
+    (out / f'{name}.md').write_text(text)
     return text
+
+
+def to_markdown(report: Report, where: dict) -> str:
+    """The page of a report that was measured on the machine ``where``."""
+    parts = [f'# {report.title}']
+    if where['load'] > 0.5:
+        parts.append(
+            f'The machine was shared: load {where["load"]} on {where["cores"]} cores before the measurement began. '
+            'Ratios come from interleaved rounds; times are longer than alone.'
+        )
+    parts.append(table(report.rows))
+    for heading, rows in report.more.items():
+        parts += [f'## {heading}', table(rows)]
+    notes = [*report.notes, ', '.join(f'{key} {value}' for key, value in where.items())]
+    parts.append('\n'.join(textwrap.fill(f'- {note}', LINE, subsequent_indent='  ') for note in notes))
+    paragraphs = (part if part.startswith(('|', '- ')) else textwrap.fill(part, LINE) for part in parts)
+    return '\n\n'.join(paragraphs) + '\n'

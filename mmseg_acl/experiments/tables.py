@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ TABLE_KEYS = ('name', 'title', 'columns', 'compare', 'network')
 COLUMN_KEYS = ('title', 'test', 'paper')
 METRICS = {'dice': 'mDice', 'iou': 'mIoU'}
 PROTOCOL = 'image'
+LINE = 118  # characters of a line of prose in Markdown
 NOT_RUN, NOT_AT_HAND = 'not run', 'set not at hand'
 
 
@@ -198,9 +200,9 @@ def to_markdown(table: Table) -> str:
             head.append('paper')
             for line, row in zip(body, table.rows, strict=True):
                 line.append(_paper(table.cells.get((row, index))))
-    lines = [f'# {table.title}', '', _caption(table), '', *markdown_table(head, body)]
+    lines = [f'# {table.title}', '', *wrap(_caption(table), LINE), '', *markdown_table(head, body)]
     if table.comparisons:
-        lines += ['', f'## {table.reference} against each peer', '', _explanation(), '']
+        lines += ['', f'## {table.reference} against each peer', '', *wrap(_explanation(), LINE), '']
         head = ['test', 'peer', 'images', 'difference', '95 % interval', 'p (Wilcoxon)', 'p (Holm)']
         body = [
             [
