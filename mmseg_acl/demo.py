@@ -29,7 +29,7 @@ from mmseg_acl.evaluation.polyp_metric import foreground_probability
 from mmseg_acl.methods import BY_FOLDER
 from mmseg_acl.visualization import Report, pictures, read_curves
 from mmseg_acl.visualization.curves import plot_curves
-from mmseg_acl.visualization.style import picture_grid
+from mmseg_acl.visualization.style import paper_style, picture_grid
 
 METHODS = {BY_FOLDER[folder].name: folder for folder in ('supervised', 'aclnet')}
 NUM_LABELLED, NUM_UNLABELLED, NUM_TEST = 24, 96, 32
@@ -218,10 +218,9 @@ def _read_dice(path: Path) -> dict[str, float]:
 def _draw_example(rows: Rows, path: Path) -> None:
     """Every second of the rows as one picture, from the second on: neither the worst nor the best frame."""
     chosen = rows[1::2] or rows
-    figure = picture_grid(
-        [[drawn for drawn, _ in row] for row in chosen], TITLES, [[caption for _, caption in row] for row in chosen]
-    )
-    figure.savefig(path, dpi=130)
+    drawn, captions = ([[pair[part] for pair in row] for row in chosen] for part in (0, 1))
+    with paper_style():
+        picture_grid(drawn, TITLES, captions).savefig(path, dpi=100)
 
 
 @torch.no_grad()
