@@ -1,5 +1,5 @@
 # ACL-Net on the laptop track: 128 x 128, 1200 iterations. consistency_weight, affinity_weight, feature_source,
-# CutMix, num_iters and weighted were chosen on kvasir/dev (results/laptop/README.md); contrast_weight and the
+# CutMix, num_iters and weighted were chosen on kvasir/dev (results/laptop/settings.md); contrast_weight and the
 # teacher's decay suit the short run.
 method = dict(
     type='ACLNet',
