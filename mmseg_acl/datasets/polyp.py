@@ -44,6 +44,8 @@ class PolypDataset(BaseSegDataset):
         exclude: Lists whose entries are left out.
         labelled: Whether every image needs a mask. If not, a fitting mask that exists is named
             `hidden_map_path` in the sample's information, for diagnosis only; it is never a label.
+        serialize_data: Whether the list of images is packed, so that the loader's processes share it. Packing has
+            mmengine look through all memory for garbage, which takes longer than reading a list of some thousand.
         **kwargs: Arguments of `mmseg.datasets.BaseSegDataset`.
 
     Raises:
@@ -62,6 +64,7 @@ class PolypDataset(BaseSegDataset):
         data_root: str | None = None,
         exclude: Sequence[str] = (),
         labelled: bool = True,
+        serialize_data: bool = False,
         **kwargs,
     ) -> None:
         if isinstance(exclude, str):
@@ -70,7 +73,7 @@ class PolypDataset(BaseSegDataset):
         self.folder = root / (self.FOLDER if folder is None else folder)
         self.exclude = list(exclude)
         self.labelled = labelled
-        super().__init__(ann_file=ann_file, data_root=str(root), **kwargs)
+        super().__init__(ann_file=ann_file, data_root=str(root), serialize_data=serialize_data, **kwargs)
 
     def _join_prefix(self) -> None:
         """Nothing to join: `ann_file` is a list's name or path, and entries carry their folders."""

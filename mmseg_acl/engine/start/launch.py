@@ -24,6 +24,7 @@ from mmseg_acl.engine.hooks.stop_signal_hook import StopSignalHook
 from mmseg_acl.engine.start.config_checks import check_config, check_options, leave_out_dissolved_hooks, rank
 from mmseg_acl.engine.start.rehearsal import rehearse
 from mmseg_acl.engine.start.resume import prepare_resume
+from mmseg_acl.engine.start.run_config import RunConfig
 from mmseg_acl.engine.start.weights import check_weights_fit, local_weights, resolve_weights
 from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.errors import CheckpointError, DataError, RunError
@@ -139,7 +140,7 @@ def build_runner(config: Config) -> Runner:
     start = state_of(read_checkpoint(config.load_from)) if _is_file_name(config.get('load_from')) else None
     prepare_cpus(config)
     try:
-        runner = DistributedRunner.from_cfg(config)
+        runner = DistributedRunner.from_cfg(RunConfig.of(config))
         hide_log_noise(runner.logger)
         for path in local_weights(config.model):
             check_weights_fit(unwrapped(runner.model), path)
