@@ -106,7 +106,14 @@ def test_a_limit_of_the_system_is_told(tmp_path):
 
 
 def save(path: Path, **more) -> Path:
-    torch.save({'meta': {}, 'state_dict': {'a': torch.arange(5000.0)}, **more}, path)
+    """The least that a run can go on from, but for ``more``."""
+    content = dict(
+        meta=dict(iter=1, epoch=0),
+        state_dict={'a': torch.arange(5000.0)},
+        message_hub={},
+        optimizer=dict(state={}, param_groups=[]),
+    )
+    torch.save({**content, **more}, path)
     return path
 
 
@@ -117,7 +124,7 @@ def test_the_last_whole_checkpoint_is_found(tmp_path, monkeypatch):
     for number in (2, 4, 10, 12):
         save(tmp_path / f'iter_{number}.pth')
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_4.pth'))
-    assert last_whole_checkpoint(tmp_path).name == 'iter_12.pth'  # killed before it was noted
+    assert last_whole_checkpoint(tmp_path).path.name == 'iter_12.pth'  # killed before it was noted
 
     data = (tmp_path / 'iter_12.pth').read_bytes()
     (tmp_path / 'iter_12.pth').write_bytes(data[:-100])  # cut short
@@ -125,7 +132,7 @@ def test_the_last_whole_checkpoint_is_found(tmp_path, monkeypatch):
     damaged[8000:8400] = bytes(400)  # torch alone would read zeros
     (tmp_path / 'iter_10.pth').write_bytes(damaged)
     assert torch.load(tmp_path / 'iter_10.pth', weights_only=True)
-    assert last_whole_checkpoint(tmp_path).name == 'iter_4.pth'
+    assert last_whole_checkpoint(tmp_path).path.name == 'iter_4.pth'
     (said,) = said
     assert 'iter_12.pth cannot be read' in said and 'iter_10.pth is damaged' in said and 'iter_4.pth' in said
 
@@ -135,11 +142,38 @@ def test_the_last_whole_checkpoint_is_found(tmp_path, monkeypatch):
         last_whole_checkpoint(tmp_path)
 
 
-def test_a_checkpoint_elsewhere_is_found_by_its_note(tmp_path):
-    (tmp_path / 'other').mkdir()
-    (tmp_path / 'run').mkdir()
-    (tmp_path / 'run' / 'last_checkpoint').write_text(str(save(tmp_path / 'other' / 'iter_3.pth')))
-    assert last_whole_checkpoint(tmp_path / 'run').name == 'iter_3.pth'
+def test_a_resume_stays_within_its_own_folders(tmp_path, monkeypatch):
+    original, copied, elsewhere = tmp_path / 'original', tmp_path / 'copied', tmp_path / 'out' / 'copied'
+    for folder in (original, copied, elsewhere):
+        folder.mkdir(parents=True)
+    newest = save(original / 'iter_9.pth')
+    (copied / 'last_checkpoint').write_text(str(newest))
+    with pytest.raises(ValueError, match=rf'copied has no checkpoint of its own: .* load_from={newest}'):
+        last_whole_checkpoint(copied)
+
+    save(copied / 'iter_3.pth')
+    assert last_whole_checkpoint(copied).path == copied / 'iter_3.pth'
+    (copied / 'last_checkpoint').write_text(str(save(original / 'mine.pth')))
+    save(copied / 'mine.pth')
+    assert last_whole_checkpoint(copied).path == copied / 'mine.pth', 'a name of the user, in the own folder'
+
+    # Where the hook's out_dir puts checkpoints elsewhere, that folder is the run's own as well.
+    save(elsewhere / 'iter_5.pth')
+    (copied / 'last_checkpoint').write_text(str(elsewhere / 'iter_5.pth'))
+    assert last_whole_checkpoint(copied).path == copied / 'iter_3.pth'
+    assert last_whole_checkpoint(copied, elsewhere).path == elsewhere / 'iter_5.pth'
+
+
+@pytest.mark.parametrize('note', [b'', b'\n', b'.', b'\xff\xfe\x00', b'../iter_9.pth', b'/nowhere/iter_9.pth'])
+def test_a_damaged_note_leads_nowhere_else(tmp_path, monkeypatch, note):
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    save(tmp_path / 'iter_9.pth')
+    monkeypatch.chdir(tmp_path)
+    (folder / 'last_checkpoint').write_bytes(note)
+    assert last_whole_checkpoint(folder) is None
+    save(folder / 'iter_2.pth')
+    assert last_whole_checkpoint(folder).path == folder / 'iter_2.pth'
 
 
 CLAIM = 'import sys; from mmseg_acl.engine.start import work_dir; work_dir.claim_work_dir(sys.argv[1], False)'
@@ -194,7 +228,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(build, tmp_path, monkeypatch, ca
     assert stop.value.code == 1
     error = capsys.readouterr().err
     assert 'iter_4.pth cannot be written: No space left' in error and '--resume' in error and 'Traceback' not in error
-    assert last_whole_checkpoint(tmp_path / 'run').name == 'iter_2.pth'
+    assert last_whole_checkpoint(tmp_path / 'run').path.name == 'iter_2.pth'
     assert (tmp_path / 'run' / 'last_checkpoint').read_text().endswith('iter_2.pth')
     assert not list((tmp_path / 'run').glob('*.tmp'))
 
@@ -262,7 +296,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_what_is_needed_to_see_why(bu
     model.load_state_dict(state['state_dict'])
     assert state['batch']['sup']['images'][0].dtype == torch.uint8
     assert set(state['batch']['unsup_weak']['maps'][0]) == {'valid', 'hidden_sem_seg'}
-    assert last_whole_checkpoint(tmp_path / 'run').name == 'iter_2.pth'
+    assert last_whole_checkpoint(tmp_path / 'run').path.name == 'iter_2.pth'
 
 
 @pytest.mark.slow

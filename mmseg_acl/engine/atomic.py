@@ -45,7 +45,7 @@ def write_atomically(content: bytes, path: str | Path) -> None:
         raise CheckpointError(
             f'{path} cannot be written: {error.strerror or error}. It takes {_megabytes(len(content))}'
             f'{_free(path.parent)}. What was there before is as it was. Make room, or give another folder '
-            '(--work-dir), then go on with --resume'
+            '(--work-dir, --out), then run it again, a training with --resume'
         ) from error
 
 

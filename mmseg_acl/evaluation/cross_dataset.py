@@ -1,7 +1,5 @@
 """One checkpoint on several test sets, seen and unseen, student and teacher side by side."""
 
-import csv
-import json
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -24,6 +22,7 @@ from mmseg_acl.datasets.polyp import PolypDataset, default_data_root
 from mmseg_acl.engine import load_model_weights
 from mmseg_acl.evaluation.map_files import write_map
 from mmseg_acl.evaluation.polyp_metric import ImageScore, PolypMetric, foreground_probability
+from mmseg_acl.evaluation.result_files import PER_IMAGE, RESULTS, Results, write_results
 from mmseg_acl.models.networks import networks_of, predicting
 
 
@@ -43,9 +42,6 @@ JOINT_LIST = 'polyp/test'
 
 # The config's own test set, scored by its own metric; and the name under which its scores stand.
 OWN, OWN_METRIC = 'own', 'own metric'
-
-# {set: {network: {protocol: {metric: percent}}}}
-Results = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
 def evaluate_checkpoint(
@@ -122,7 +118,7 @@ def evaluate_checkpoint(
             format_table(results, counts, protocol) for protocol in (*protocols, OWN_METRIC) if protocol in done
         )
     )
-    print(f'written: {Path(out_dir) / "results.json"}, {Path(out_dir) / "per_image.csv"}')
+    print(f'written: {Path(out_dir) / RESULTS}, {Path(out_dir) / PER_IMAGE}')
     return results
 
 
@@ -292,13 +288,3 @@ def _forward(
                     )
                 write_map(foreground_probability(output, file.stem), file)
                 written.add(file)
-
-
-def write_results(out_dir: Path, results: Results, rows: list[tuple[str, str, ImageScore]]) -> None:
-    """Write ``results.json`` and ``per_image.csv``, whose rows are (set, network, score)."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-    with (out_dir / 'per_image.csv').open('w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(['set', 'network', *ImageScore._fields])
-        writer.writerows((name, network, *score) for name, network, score in rows)

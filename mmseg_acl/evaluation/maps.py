@@ -14,9 +14,10 @@ from rich.progress import track
 from mmseg_acl.datasets.mask_shares import check_shares, read_share
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, read_list
 from mmseg_acl.datasets.polyp_masks import read_polyp_mask
-from mmseg_acl.evaluation.cross_dataset import Results, format_table, write_results
+from mmseg_acl.evaluation.cross_dataset import format_table
 from mmseg_acl.evaluation.map_files import read_map
 from mmseg_acl.evaluation.polyp_metric import PolypMetric
+from mmseg_acl.evaluation.result_files import PER_IMAGE, RESULTS, Results, write_results
 
 SHOWN = 5
 
@@ -79,7 +80,7 @@ def evaluate_maps(
     results: Results = {name: {network: scores}}
     write_results(Path(out_dir), results, [(name, network, score) for score in metric.per_image])
     print('\n'.join(format_table(results, {name: len(pairs)}, protocol) for protocol in scores))
-    print(f'written: {Path(out_dir) / "results.json"}, {Path(out_dir) / "per_image.csv"}')
+    print(f'written: {Path(out_dir) / RESULTS}, {Path(out_dir) / PER_IMAGE}')
     return results
 
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import yaml
 
+from mmseg_acl.evaluation.result_files import METRICS, PROTOCOL, RESULTS, read_results
 from mmseg_acl.experiments.comparison import compare
-from mmseg_acl.experiments.records import RESULTS
-from mmseg_acl.experiments.tables import METRICS, PROTOCOL, Cell, add_scores, markdown_table, spread
+from mmseg_acl.experiments.tables import Cell, add_scores, markdown_table, spread
 
 BEGIN = re.compile(r'^<!-- table (\S+) of (\S+), written by make results -->$', re.M)
 END = '<!-- end of table -->'
@@ -159,7 +159,7 @@ def _runs(read: Description, tests: dict) -> Lines:
     body = []
     for name in read.runs:
         for folder in read.folders(name):
-            results = json.loads((folder / RESULTS).read_text())
+            results = read_results(folder)
             line = [f'{name}, seed {_seed(folder)}', f'`{folder.name}`']
             for test in tests.values():
                 scores = [protocols[PROTOCOL] for protocols in results[test].values()]

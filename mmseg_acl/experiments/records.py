@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import shutil
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.utils import get_git_hash
 
+from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.engine.start.resume import NUMBERED
+from mmseg_acl.evaluation.result_files import PER_IMAGE, RESULTS, is_number, read_json, read_scores
 from mmseg_acl.experiments.grid import Run
 from mmseg_acl.experiments.identity import fingerprint, resolved_fingerprint
 
-RECORD, RESULTS, PER_IMAGE, SCALARS = 'run.json', 'results.json', 'per_image.csv', 'scalars.json'
+RECORD, SCALARS = 'run.json', 'scalars.json'
 TEST = 'test'
 # What is read of a log to find its last line.
 TAIL = 1 << 14
@@ -26,22 +30,24 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """A folder's ``run.json``; None where there is none.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: It is damaged, or is none.
     """
     file = folder / RECORD
     if not file.is_file():
         return None
-    try:
-        record = json.loads(file.read_text())
-        return {**record, 'hash': record['hash'], 'seed': record['seed']}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f'{file} is no record of a run ({error!r}): remove it, or the whole folder') from error
+    record = read_json(file)
+    usual = dict(hash=None, seed=None, state='', seconds=0)
+    found = {key: record.get(key, default) if isinstance(record, dict) else None for key, default in usual.items()}
+    for key, value in found.items():
+        sound = isinstance(value, str) if key in ('hash', 'state') else isinstance(value, (int, float))
+        if not sound or key in ('seed', 'seconds') and not is_number(value):
+            raise ValueError(f'{file} is no record of a run ({key} is {value!r}): remove it, or the whole folder')
+    return record
 
 
 def write_record(folder: Path, run: Run, **state: Any) -> None:
     """Write a run's ``run.json``, over what ``state`` does not mention. No path of this machine is in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    record = read_record(folder) or {}
+    record = _sound_record(folder) or {}
     record.update(
         name=run.name,
         config=_portable_path(run.path),
@@ -52,9 +58,12 @@ def write_record(folder: Path, run: Run, **state: Any) -> None:
         code=get_git_hash(digits=7, fallback='unknown'),
         **state,
     )
-    unfinished = folder / f'{RECORD}.tmp'
-    unfinished.write_text(json.dumps(record, indent=2) + '\n')
-    unfinished.replace(folder / RECORD)
+    write_atomically(f'{json.dumps(record, indent=2)}\n'.encode(), folder / RECORD)
+
+
+def spent_seconds(folder: Path) -> float:
+    """How long a run has been trained, by its record."""
+    return (_sound_record(folder) or {}).get('seconds', 0)
 
 
 def _portable_path(path: Path) -> str:
@@ -65,11 +74,12 @@ def _portable_path(path: Path) -> str:
 
 
 def recorded(root: Path) -> dict[tuple[str, int], Path]:
-    """Folders right below ``root`` that have a record, by the keys of their runs."""
+    """Folders right below ``root`` that have a record, by the keys of their runs; a warning names damaged ones."""
     found = {}
     for file in sorted(root.glob(f'*/{RECORD}')):
-        record = read_record(file.parent)
-        found.setdefault((record['hash'], record['seed']), file.parent)
+        record = _sound_record(file.parent)
+        if record:
+            found.setdefault((record['hash'], record['seed']), file.parent)
     return found
 
 
@@ -129,15 +139,22 @@ def logged_iteration(folder: Path) -> int:
     for line in reversed(lines):
         try:
             return int(json.loads(line)['step'])
-        except (json.JSONDecodeError, KeyError, TypeError):  # cut in two, or still being written
+        except (ValueError, KeyError, TypeError, OverflowError):  # cut in two, or still being written
             continue
     return 0
 
 
 def scored_sets(folder: Path) -> set[str]:
-    """Test sets of which a folder has results."""
-    file = folder / RESULTS
-    return set(json.loads(file.read_text())) if file.is_file() and (folder / PER_IMAGE).is_file() else set()
+    """Test sets of which a folder has results; none where one of its files is damaged, which a warning names."""
+    try:
+        results, _ = read_scores(folder)
+        _check_scalars(folder / SCALARS)
+    except FileNotFoundError:
+        return set()
+    except ValueError as error:
+        _warn_once(f'NOT DONE: {error}')
+        return set()
+    return set(results)
 
 
 def collect(trained: Path, tested: Path, results: Path, run: Run) -> None:
@@ -149,11 +166,10 @@ def collect(trained: Path, tested: Path, results: Path, run: Run) -> None:
         results: Where the copies go.
         run: The run.
     """
-    results.mkdir(parents=True, exist_ok=True)
     for name in (RESULTS, PER_IMAGE):
-        shutil.copyfile(tested / TEST / name, results / name)
-    (results / SCALARS).write_text(''.join(whole_log(trained)))
-    shutil.copyfile(tested / RECORD, results / RECORD)
+        write_atomically((tested / TEST / name).read_bytes(), results / name)
+    write_atomically(''.join(whole_log(trained)).encode(), results / SCALARS)
+    write_atomically((tested / RECORD).read_bytes(), results / RECORD)
 
 
 def whole_log(folder: Path) -> list[str]:
@@ -161,11 +177,47 @@ def whole_log(folder: Path) -> list[str]:
     lines: list[tuple[int, str]] = []
     for log in sorted(folder.glob(f'*/vis_data/{SCALARS}')):
         session = []
-        for line in log.read_text().splitlines(keepends=True):
+        for line in log.read_bytes().decode(errors='replace').splitlines(keepends=True):
             try:
                 session.append((int(json.loads(line)['step']), line))
-            except (json.JSONDecodeError, KeyError):  # the last line of a session that was killed
+            except (ValueError, KeyError, TypeError, OverflowError):  # the last line of a session that was killed
                 continue
         if session:
             lines = [entry for entry in lines if entry[0] < session[0][0]] + session
     return [line for _, line in lines]
+
+
+def _sound_record(folder: Path) -> dict[str, Any] | None:
+    """A folder's record; None also where it is damaged, which a warning names."""
+    try:
+        return read_record(folder)
+    except ValueError as error:
+        _warn_once(f'LEFT OUT: {error}')
+        return None
+
+
+def _check_scalars(file: Path) -> None:
+    """Look over the log that stands beside a run's scores, where there is one.
+
+    What is only watched may be no number, such as a share of no pixels; steps and losses are numbers.
+
+    Raises:
+        ValueError: A line is damaged, or a step or loss is no finite number.
+    """
+    if not file.is_file():
+        return
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            scalars = json.loads(line)
+            broken = [key for key in {'step', *scalars} if 'loss' in key or key == 'step']
+            broken = [key for key in broken if not is_number(scalars[key])]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f'{file} is damaged: line {number} is no log of scalars ({error!r})') from error
+        if broken:
+            raise ValueError(f'{file} is damaged: in line {number} {broken[0]} is {scalars[broken[0]]!r}')
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Say what is wrong with a file, however often it is looked at."""
+    print_log(text, logger='current', level=logging.WARNING)

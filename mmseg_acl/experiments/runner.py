@@ -33,6 +33,7 @@ from mmseg_acl.experiments.records import (
     read_record,
     recorded,
     scored_sets,
+    spent_seconds,
     write_record,
 )
 
@@ -259,14 +260,15 @@ class _Runner:
             folder = folder_for(settings.work_root, run, taken)
             taken.add(folder)
             source = folder if final_checkpoint(folder, run) else trained.get(run.key, folder)
-            missing = set(sets) - scored_sets(results[run.key]) if run.key in results else set(sets)
+            scored = scored_sets(results[run.key]) if run.key in results else set()
+            missing = set(sets) - scored
             if not missing:
                 self.done += 1
             elif in_use(folder):
                 _say(f'{run.name}: left out, another process is training it')
             elif final_checkpoint(source, run):
                 self.waiting.append(Job(run, TEST, folder, source))
-            elif run.key in results:
+            elif scored:
                 self.done += 1
                 _say(f'{run.name}: done, but not scored on {", ".join(sorted(missing))}: its checkpoint is gone')
             else:
@@ -326,8 +328,8 @@ class _Runner:
         self.active.remove(job)
         if job.stage == TRAIN:
             self.iterations_done += job.iteration - job.first_iteration
-            spent = (read_record(job.folder) or {}).get('seconds', 0)
-            write_record(job.folder, run, seconds=round(spent + time.monotonic() - job.started))
+            seconds = spent_seconds(job.folder) + time.monotonic() - job.started
+            write_record(job.folder, run, seconds=round(seconds))
         if status:
             self._fail(job, f'ended with {_status_name(status)}')
         elif job.stage == TRAIN and not final_checkpoint(job.folder, run):

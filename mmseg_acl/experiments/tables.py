@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,17 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.evaluation.cross_dataset import TEST_SETS
+from mmseg_acl.evaluation.result_files import METRICS, PROTOCOL, csv_bytes, read_scores
 from mmseg_acl.experiments.comparison import Comparison, compare
 from mmseg_acl.experiments.grid import Experiment, Run
-from mmseg_acl.experiments.records import PER_IMAGE, RESULTS, recorded
+from mmseg_acl.experiments.records import recorded, scored_sets
 
 PAPER_TABLES = Path(__file__).with_name('paper_tables.csv')
 LABELLED = {'half': '1/2', 'quarter': '1/4', 'eighth': '1/8'}
+# What every file system has in names, in any script.
+NAME = re.compile(r'[\w .+=()-]{1,100}')
 TABLE_KEYS = ('name', 'title', 'columns', 'compare', 'network')
 COLUMN_KEYS = ('title', 'test', 'paper')
-METRICS = {'dice': 'mDice', 'iou': 'mIoU'}
-PROTOCOL = 'image'
 LINE = 118  # characters of a line of prose in Markdown
 NOT_RUN, NOT_AT_HAND = 'not run', 'set not at hand'
 
@@ -114,16 +116,16 @@ def write_tables(experiment: Experiment, results: Path, out: Path, network: str 
     """
     if not experiment.tables:
         raise ValueError(f'the description {experiment.name!r} has no tables')
-    out.mkdir(parents=True, exist_ok=True)
+    tables = [fill_table(experiment, description, results, network) for description in experiment.tables]
+    names = Counter(table.name.casefold() for table in tables)
+    if names.most_common(1)[0][1] > 1:
+        raise ValueError(f'two tables have the name {names.most_common(1)[0][0]!r}: give each a name of its own')
     files = []
-    for description in experiment.tables:
-        table = fill_table(experiment, description, results, network)
-        for suffix, text in (('md', to_markdown(table)), ('tex', to_latex(table))):
+    for table in tables:
+        forms = dict(md=to_markdown(table).encode(), tex=to_latex(table).encode(), csv=csv_bytes(to_rows(table)))
+        for suffix, content in forms.items():
             files.append(out / f'{table.name}.{suffix}')
-            files[-1].write_text(text, encoding='utf-8')
-        files.append(out / f'{table.name}.csv')
-        with files[-1].open('w', newline='', encoding='utf-8') as file:
-            csv.writer(file).writerows(to_rows(table))
+            write_atomically(content, files[-1])
     return files
 
 
@@ -145,7 +147,8 @@ def fill_table(
     """Collect what belongs into a table; see :func:`write_tables`."""
     name, columns = _read_description(description)
     network = network or description.get('network', 'teacher')
-    done, paper = recorded(results), read_paper()
+    done = {key: folder for key, folder in recorded(results).items() if scored_sets(folder)}
+    paper = read_paper()
     cells: dict[tuple[str, int], Cell] = {}
     claimed: dict[tuple[str, int, int], Run] = {}
     for run in experiment.runs:
@@ -281,7 +284,7 @@ def to_rows(table: Table) -> list[list[Any]]:
 
 def add_scores(cell: Cell, folder: Path, tests: tuple[str, ...], network: str) -> None:
     """Add a run's mean over the images of all the sets, if it was scored on each of them."""
-    results = json.loads((folder / RESULTS).read_text())
+    results, images = read_scores(folder)
     by_network: dict[str, list[dict[str, float]]] = {}
     for test in tests:
         for name, found in results.get(test, {}).items():
@@ -291,8 +294,7 @@ def add_scores(cell: Cell, folder: Path, tests: tuple[str, ...], network: str) -
     if not by_network:
         return
     cell.network = network if network in by_network else next(iter(by_network))
-    with (folder / PER_IMAGE).open(newline='') as file:
-        rows = [row for row in csv.DictReader(file) if row['set'] in tests and row['network'] == cell.network]
+    rows = [row for row in images if row['set'] in tests and row['network'] == cell.network]
     counts = Counter(row['set'] for row in rows)
     for metric, key in METRICS.items():
         scores = [found[key] for found in by_network[cell.network]]
@@ -313,12 +315,20 @@ def spread(values: Sequence[float], plus_minus: str = '±', digits: int = 2) -> 
 
 
 def _read_description(description: dict[str, Any]) -> tuple[str, list[Column]]:
-    name = description.get('name', '?') if isinstance(description, dict) else '?'
+    if not isinstance(description, dict):
+        raise ValueError(f'table {description!r} is no description: it needs name and columns')
+    name = description.get('name', '?')
     unknown = [key for key in description if key not in TABLE_KEYS]
     if unknown or 'name' not in description or not description.get('columns'):
         raise ValueError(
             f'table {name!r} has the keys {", ".join(map(str, description))}; it needs name and columns; allowed are '
             f'{", ".join(TABLE_KEYS)}'
+        )
+    name = str(name)
+    if not NAME.fullmatch(name) or name.strip('. ') != name:
+        raise ValueError(
+            f'table {name!r}: the name becomes that of a file, so it must have letters, digits and - _ . + = ( ) or '
+            'spaces only, and begin and end with none of dot and space'
         )
     columns = []
     for column in description['columns']:

@@ -105,7 +105,7 @@ def _find_logs(work_dir: Path) -> list[Path]:
 def _read_logs(logs: Sequence[Path]) -> dict[str, Curve]:
     curves: dict[str, dict[float, float]] = {}
     for log in logs:
-        for number, line in enumerate(log.read_text().splitlines(), 1):
+        for number, line in enumerate(log.read_bytes().decode(errors='replace').splitlines(), 1):
             try:
                 record = json.loads(line)
                 step = record['step']

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmseg_acl.evaluation.result_files import PER_IMAGE, read_score_rows
 from mmseg_acl.visualization.report import read_scalars
 from mmseg_acl.visualization.style import WIDTH, color_of, new_figure, paper_style, style_of
 
@@ -88,13 +88,8 @@ def read_dice(path: Path, network: str | None = None) -> dict[str, np.ndarray]:
         FileNotFoundError: There is no such file.
         ValueError: It is no such file, or has no such network.
     """
-    file = path / 'per_image.csv' if path.is_dir() else path
-    with file.open(newline='', encoding='utf-8') as lines:
-        reader = csv.DictReader(lines)
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"'{file}' has no column {missing[0]!r}: give a per_image.csv of tools/test.py")
-        rows = list(reader)
+    file = path / PER_IMAGE if path.is_dir() else path
+    rows = read_score_rows(file, COLUMNS)
     networks = list(dict.fromkeys(row['network'] for row in rows))
     if not rows or (network is not None and network not in networks):
         raise ValueError(f"'{file}' has no scores of {network or 'any network'}, only of {', '.join(networks)}")
@@ -102,10 +97,7 @@ def read_dice(path: Path, network: str | None = None) -> dict[str, np.ndarray]:
     scores: dict[str, list[float]] = {}
     for row in rows:
         if row['network'] == chosen:
-            try:
-                scores.setdefault(row['set'], []).append(float(row['dice']))
-            except ValueError as error:
-                raise ValueError(f"'{file}': the Dice of {row['image']} is {row['dice']!r}, no number") from error
+            scores.setdefault(row['set'], []).append(float(row['dice']))
     return {name: np.array(values) for name, values in scores.items()}
 
 

@@ -55,6 +55,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Check the interval, and remove what a killed run has left unfinished."""
         super().before_train(runner)
+        self._stay_in_own_folder()
         counts = accumulative_counts(runner)
         if not self.by_epoch and self.interval > 0 and self.interval % counts:
             raise ValueError(
@@ -63,6 +64,14 @@ class AtomicCheckpointHook(CheckpointHook):
             )
         if self.local and is_main_process():
             remove_unfinished(self.out_dir)
+
+    def _stay_in_own_folder(self) -> None:
+        """In a copied work dir, the best checkpoint so far is the copy; a better one must not remove the original."""
+        here = lambda path: path and self.file_backend.join_path(self.out_dir, Path(path).name)  # noqa: E731
+        if hasattr(self, 'best_ckpt_path'):
+            self.best_ckpt_path = here(self.best_ckpt_path)
+        for key, path in getattr(self, 'best_ckpt_path_dict', {}).items():
+            self.best_ckpt_path_dict[key] = here(path)
 
     def save_now(self, runner: Runner, iteration: int) -> Path | None:
         """Save the state after ``iteration`` steps, whether or not it is due; a hook that counts epochs cannot."""

@@ -16,6 +16,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmseg_acl.engine.atomic import write_atomically
+from mmseg_acl.engine.checkpoint import is_finite
 from mmseg_acl.errors import CheckpointError, NonFiniteError
 from mmseg_acl.models.semi.wrapping import unwrapped
 
@@ -39,7 +40,14 @@ class FiniteLossHook(Hook):
         self._handle: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Look at what the model returns from now on."""
+        """Look at the weights to start from, and at what the model returns from now on."""
+        model = unwrapped(runner.model)
+        broken = [name for name, value in model.named_parameters() if not is_finite(value.detach())]
+        if broken:
+            raise ValueError(
+                f'{len(broken)} of the weights to start from are NaN or infinite, such as {broken[0]}: look at '
+                'load_from, and at the files that init_cfg names'
+            )
         self._runner = runner
         self._handle = unwrapped(runner.model).register_forward_hook(self._check, with_kwargs=True)
 
@@ -52,7 +60,7 @@ class FiniteLossHook(Hook):
         state = checkpoint['state_dict']
         model = unwrapped(runner.model)
         names = [name for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, nn.Parameter)]
-        broken = [name for name in names if name in state and not torch.isfinite(state[name]).all()]
+        broken = [name for name in names if name in state and not is_finite(state[name])]
         if broken:
             raise NonFiniteError(
                 f'{len(broken)} of the {len(names)} weights are NaN or infinite before iteration {runner.iter + 1} '

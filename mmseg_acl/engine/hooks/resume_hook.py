@@ -1,4 +1,4 @@
-"""Make up for the validation that an interruption took."""
+"""What a run that is interrupted needs to go on as if it had not been."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from mmseg_acl.engine.same_run import note_data
+
 VALIDATED = 'validated_iter'
 
 
 @HOOKS.register_module()
 class ResumeHook(Hook):
-    """Validate first where the run that is resumed may not have come to it.
+    """Note in checkpoints which images a run draws from, and validate first where it may not have come to it.
 
     A checkpoint is saved before the validation of its iteration, and mmengine goes on after it: the scores, the
     best checkpoint and whatever follows from them would differ from those of a run that was never interrupted.
@@ -19,6 +21,10 @@ class ResumeHook(Hook):
 
     # Before the checkpoint hook, which saves after a better score.
     priority = 'LOW'
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note the numbers of images and processes, which a resume compares."""
+        note_data(runner.train_dataloader.dataset, checkpoint['meta'])
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Note in later checkpoints which iteration has been validated."""

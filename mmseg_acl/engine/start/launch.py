@@ -21,6 +21,7 @@ from mmseg_acl._stack import hide_log_noise
 from mmseg_acl.engine.checkpoint import check_state_fits, read_checkpoint, state_of
 from mmseg_acl.engine.distributed import DistributedRunner, prepare_cpus
 from mmseg_acl.engine.hooks.stop_signal_hook import StopSignalHook
+from mmseg_acl.engine.same_run import check_same_data, check_same_optimizer
 from mmseg_acl.engine.start.config_checks import check_config, check_options, leave_out_dissolved_hooks, rank
 from mmseg_acl.engine.start.rehearsal import rehearse
 from mmseg_acl.engine.start.resume import prepare_resume
@@ -135,9 +136,11 @@ def build_runner(config: Config) -> Runner:
     resolve_weights(config.model)
     if rank(config.get('launcher', 'none')) == 0:
         claim_work_dir(config.work_dir, bool(config.get('resume')))
-    if config.get('resume'):
-        prepare_resume(config)
-    start = state_of(read_checkpoint(config.load_from)) if _is_file_name(config.get('load_from')) else None
+    resumed = prepare_resume(config) if config.get('resume') else None
+    if resumed is not None:
+        start = state_of(resumed.content)
+    else:
+        start = state_of(read_checkpoint(config.load_from)) if _is_file_name(config.get('load_from')) else None
     prepare_cpus(config)
     try:
         runner = DistributedRunner.from_cfg(RunConfig.of(config))
@@ -147,6 +150,9 @@ def build_runner(config: Config) -> Runner:
         if start is not None:
             check_state_fits(unwrapped(runner.model), start, config.load_from)
         _ = runner.train_loop, runner.val_loop
+        if resumed is not None:
+            check_same_data(runner.train_dataloader.dataset, resumed.content['meta'], resumed.path)
+            check_same_optimizer(runner, resumed.content, resumed.path)
     except (AssertionError, AttributeError, IndexError, RuntimeError, ZeroDivisionError) as error:
         # How the stack refuses what it does not check: the parts of a config do not fit.
         raise ValueError(f'the config cannot be built: {error_text(error)}') from error

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmseg_acl.engine.checkpoint import read_checkpoint, state_of
+from mmseg_acl.engine.checkpoint import check_numbers, read_checkpoint, state_of
 from mmseg_acl.models.networks import learner
 
 VARIABLE = 'MMSEG_ACL_WEIGHTS'
@@ -62,7 +62,8 @@ def check_weights_fit(model: nn.Module, path: str) -> None:
     A tenth of the parameters may be missing: Swin's output norms, for one, are in no classifier.
 
     Raises:
-        ValueError: More parameters of the backbone are missing from the file, or have another shape.
+        ValueError: More parameters of the backbone are missing from the file, or have another shape; or one is no
+            finite number.
     """
     segmentor = learner(model)
     state = {key.removeprefix('backbone.'): value for key, value in state_of(read_checkpoint(path)).items()}
@@ -76,6 +77,8 @@ def check_weights_fit(model: nn.Module, path: str) -> None:
             f'{path} does not fit {type(backbone).__name__}: {len(unfit)} of its {len(wanted)} '
             f'parameters would stay random, such as {unfit[0]!r}. Give weights of this backbone. {WAYS_OUT}'
         )
+    used = backbone.state_dict().keys() & state.keys()
+    check_numbers({name: value for name, value in state.items() if name in used}, path, backbone)
 
 
 def local_weights(model: ConfigDict) -> list[str]:
