@@ -91,14 +91,15 @@ def results(tmp_path):
     def write(folder, scores):
         folder.mkdir()
         found, lines = {}, ['set,network,image,dice,iou']
+        networks = dict(student=-1, teacher=0) if folder.name.startswith('taught') else dict(student=0)
         for test, images in scores.items():
             value = sum(images) / len(images)
-            networks = ('student', 'teacher') if folder.name.startswith('taught') else ('student',)
             found[test] = {
-                name: dict(image=dict(mDice=value - (name == 'student' and len(networks) > 1), mIoU=value - 10))
-                for name in networks
+                name: dict(image=dict(mDice=value + more, mIoU=value - 10)) for name, more in networks.items()
             }
-            lines += [f'{test},{name},{i},{dice},0' for name in networks for i, dice in enumerate(images)]
+            lines += [
+                f'{test},{name},{i},{dice + networks[name]},0' for name in networks for i, dice in enumerate(images)
+            ]
         (folder / 'results.json').write_text(json.dumps(found))
         (folder / 'per_image.csv').write_text('\n'.join(lines) + '\n')
 
