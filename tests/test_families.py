@@ -20,7 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from mmseg_acl.engine.start.weights import check_weights_fit, resolve_weights
-from mmseg_acl.models.semi.feature_tap import FeatureTap, last_head
+from mmseg_acl.models.semi.feature_tap import FeatureTap
+from mmseg_acl.models.semi.head_families import HEAD_FAMILIES, HeadFamily, family_of, last_head
 from mmseg_acl.models.semi.joint_pass import full_image_metas, joint_pass, sum_losses
 from mmseg_acl.models.semi.student import build_segmentor
 
@@ -164,7 +165,7 @@ def test_the_last_feature_is_alike_in_student_and_teacher(name):
     without_noise(model.student)
     with student_tap:
         torch.manual_seed(1)
-        _, logits = joint_pass(model.student, images, samples, others)
+        logits = joint_pass(model.student, images, samples, others).logits.all
     with teacher_tap:
         torch.manual_seed(1)
         expected = model.run_teacher(torch.cat([images, others]))
@@ -192,7 +193,7 @@ def test_the_joint_pass_has_mmsegs_own_supervised_loss(name):
     without_noise(model)
     state = deepcopy(model.state_dict())
     torch.manual_seed(1)
-    losses, logits = joint_pass(model, images, samples, others)
+    losses, logits, *_ = joint_pass(model, images, samples, others)
     model.load_state_dict(state)  # EMANet moves its bases with every pass
     torch.manual_seed(1)
     expected = model.loss(images, samples)
@@ -202,7 +203,7 @@ def test_the_joint_pass_has_mmsegs_own_supervised_loss(name):
     auxiliary = {k: v for k, v in expected.items() if k.startswith('aux')}
     if auxiliary:
         torch.testing.assert_close(losses['loss_aux'], sum_losses(auxiliary))
-    assert logits.shape == (2 * len(images), 2, *images.shape[2:])
+    assert logits.all.shape == (2 * len(images), 2, *images.shape[2:])
 
 
 # ------------------------------------------------------------------ single ones
@@ -215,15 +216,15 @@ def test_pointrend_learns_points_and_coarse_logits():
     images, samples, others = inputs_of('PointRend', config)
     without_noise(model)
     torch.manual_seed(1)
-    losses, logits = joint_pass(model, images, samples, others)
+    losses, logits, *_ = joint_pass(model, images, samples, others)
     torch.manual_seed(1)
     torch.testing.assert_close(losses['loss_seg'], sum_losses(model.loss(images, samples)))
     coarse, points = model.decode_head
     expected = F.interpolate(
         coarse(model.extract_feat(torch.cat([images, others]))), size=images.shape[2:], mode='bilinear'
     )
-    torch.testing.assert_close(logits, expected)
-    logits[2:].sum().backward(retain_graph=True)
+    torch.testing.assert_close(logits.all, expected)
+    logits.unlabelled.sum().backward(retain_graph=True)
     assert all(p.grad is None for p in points.parameters())
     losses['loss_seg'].backward()
     assert all(p.grad is not None for p in points.parameters())
@@ -339,6 +340,15 @@ def test_segmentors_without_logits_a_pixel_are_refused():
     inner = on_resnet('FCNHead')
     with pytest.raises(TypeError, match='the segmentor is a MeanTeacher; a student is an EncoderDecoder'):
         build('MeanTeacher', dict(type='MeanTeacher', segmentor=inner, data_preprocessor=inner['data_preprocessor']))
+
+
+def test_every_row_of_the_table_is_a_head_of_mmseg_and_serves_its_heirs():
+    for name, family in HEAD_FAMILIES.items():
+        cls = MODELS.get(name)
+        assert cls is not None and family != HeadFamily(), name
+        heir = type('Heir', (cls,), {})
+        assert family_of(heir.__new__(heir)) is family
+    assert family_of(torch.nn.Identity()) == HeadFamily()
 
 
 def test_an_unknown_head_has_no_tap():

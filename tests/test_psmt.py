@@ -223,11 +223,26 @@ def test_joint_pass_lets_the_heads_see_what_perturb_returns():
         seen.append(len(features[2]))
         return [*features[:2], torch.cat([features[2][:3], 0 * features[2][3:]])]
 
-    plain, logits = joint_pass(model, images, samples, others)
-    found, changed = joint_pass(model, images, samples, others, perturb)
-    assert seen == [5] and torch.equal(found['loss_seg'], plain['loss_seg'])
-    assert torch.equal(changed[:3], logits[:3]) and not torch.allclose(changed[3:], logits[3:])
-    assert torch.equal(changed[3], changed[4])
+    plain = joint_pass(model, images, samples, others)
+    found = joint_pass(model, images, samples, others, perturb)
+    assert seen == [5] and torch.equal(found.losses['loss_seg'], plain.losses['loss_seg'])
+    assert torch.equal(found.logits.labelled, plain.logits.labelled)
+    assert not torch.allclose(found.logits.unlabelled, plain.logits.unlabelled)
+    assert torch.equal(*found.logits.unlabelled)
+
+
+def test_perturb_may_append_features_to_be_labelled_too():
+    """A second, disturbed feature of each unlabelled image goes through the heads in the same pass."""
+    model = build('psmt', **PLAIN).student.eval()
+    samples = batch()['data_samples']['sup']
+    images, others = torch.rand(3, 3, SIDE, SIDE), torch.rand(2, 3, SIDE, SIDE)
+    plain = joint_pass(model, images, samples, others)
+    found = joint_pass(model, images, samples, others, lambda levels: [torch.cat([x, 0.5 * x[3:]]) for x in levels])
+    assert torch.equal(found.losses['loss_seg'], plain.losses['loss_seg'])
+    first, second = found.logits.unlabelled.split(2)
+    torch.testing.assert_close(first, plain.logits.unlabelled)
+    assert second.shape == first.shape and not torch.allclose(second, first)
+    assert len(found.encoded.unlabelled[2]) == 4
 
 
 def test_the_level_is_the_last_that_the_decode_head_reads():

@@ -9,6 +9,7 @@ import torch
 from mmengine.runner.checkpoint import load_state_dict
 from steps import SIDE, batch, build, losses, train
 
+from mmseg_acl.models.heads import Affinity
 from mmseg_acl.models.losses import affinity_loss, pseudo_label_loss
 from mmseg_acl.models.semi.pseudo_label import hard_labels, probabilities
 from mmseg_acl.models.semi.rampup import sigmoid_rampup
@@ -258,6 +259,36 @@ def test_inspect_changes_nothing_and_shows_every_stage():
     torch.testing.assert_close(seen.aggregated.sum(-1), torch.ones(2, pixels))
 
 
+@pytest.mark.parametrize('part', ['affinities', 'aggregate', 'refine'])
+def test_training_and_inspection_go_the_same_way(part, monkeypatch):
+    """What is changed on the way of the pseudo-labels changes in both."""
+
+    def outcome(model):
+        found = losses(model, batch(seed=5), iteration=5)
+        seen = model.inspect(torch.rand(2, 3, SIDE, SIDE), torch.ones(2, SIDE, SIDE, dtype=torch.bool))
+        return found['loss_consistency'].detach(), seen.refined.prob
+
+    model = build('aclnet')
+    train(model, 5)
+    before, state = deepcopy(model.state_dict()), torch.get_rng_state()
+    plain = outcome(model)
+    model.load_state_dict(before)
+    torch.set_rng_state(state)
+    unchanged = getattr(model, part)
+
+    def changed(*args):
+        found = unchanged(*args)
+        if part == 'affinities':  # pixels are alike that were not
+            return found._replace(teacher=Affinity(1 - found.teacher.map, found.teacher.vectors))
+        if part == 'aggregate':  # every pixel says what the next one is
+            return found.roll(1, dims=1)
+        return found._replace(prob=found.prob.flip(1))
+
+    monkeypatch.setattr(model, part, changed)
+    for ours, theirs in zip(plain, outcome(model), strict=True):
+        assert not torch.allclose(ours, theirs), part
+
+
 def test_padding_has_no_say_in_affinities_and_labels():
     """What lies under the padding, the images' values there, must not reach the valid pixels' affinities."""
     model = build('aclnet', feature_source=0)
@@ -296,3 +327,54 @@ def test_mean_teacher_takes_more_classes():
     for iteration in range(4):
         found = losses(model, batch(seed=iteration, classes=4), iteration)
         assert all(torch.isfinite(value).all() for value in found.values())
+    assert found['loss_consistency'] > 0
+
+
+def test_aggregation_without_contrast_is_refused():
+    with pytest.raises(ValueError, match='use_aggregation=True needs use_contrast=True'):
+        build('aclnet', use_contrast=False)
+
+
+def test_bfloat16_autocast_trains():
+    model = build('aclnet')
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        history = train(model, 5)
+    assert all(v == v and v < 100 for h in history for v in h.values())
+
+
+# ------------------------------------------------------------------ what methods share
+
+
+def test_a_batch_has_all_strong_views_that_the_pipeline_makes():
+    model, data = build('mean_teacher'), batch()
+    for part in data.values():
+        part['unsup_strong_2'] = deepcopy(part['unsup_strong'])
+    data['inputs']['unsup_strong_2'] = [255 - image for image in data['inputs']['unsup_strong_2']]
+    data = model.data_preprocessor(data, training=True)
+    made = model.make_batch(data['inputs'], data['data_samples'])
+    first, second = made.strong_views
+    assert made.strong is first is data['inputs']['unsup_strong'] and second is data['inputs']['unsup_strong_2']
+    found = model.run_student(made, torch.cat(made.strong_views))
+    assert len(found.logits.labelled) == 3 and len(found.logits.unlabelled) == 6 and found.features is None
+
+
+@pytest.mark.parametrize('view', ['unsup_weak', 'unsup_strong'])
+def test_a_missing_view_is_named(view):
+    model, data = build('aclnet'), batch()
+    for part in data.values():
+        del part[view]
+    with pytest.raises(ValueError, match=f"ACLNet needs '{view}', too: let the pipeline .* end in dict.type='Views'"):
+        losses(model, data, iteration=5)
+
+
+def test_the_student_pass_has_the_tapped_feature_of_either_part():
+    model, data = build('aclnet').eval(), batch()
+    data = model.data_preprocessor(data, training=True)
+    made = model.make_batch(data['inputs'], data['data_samples'])
+    found = model.run_student(made, made.weak[:2])
+    for part, images in ((found.features.labelled, made.labelled), (found.features.unlabelled, made.weak[:2])):
+        with model.student_tap:
+            model.student(images)
+        torch.testing.assert_close(part, model.student_tap.pop())
+    assert found.features.all.shape[:2] == (5, model.student_tap.channels)
+    assert [len(level) for level in found.encoded.unlabelled] == [2, 2, 2]

@@ -302,7 +302,7 @@ def test_joint_pass_equals_mmsegs_own_losses_and_logits(shape):
     """In eval mode batch composition does not matter, so two passes of mmseg must give the same."""
     model, samples = segmentor(**shape).eval(), labelled()
     sup, other = torch.rand(2, 3, 16, 16), torch.rand(3, 3, 16, 16)
-    losses, logits = joint_pass(model, sup, samples, other)
+    losses, logits, encoded, _ = joint_pass(model, sup, samples, other)
     plain = model.loss(sup, samples)
     decode = {k: v for k, v in plain.items() if k.startswith('decode')}
     torch.testing.assert_close(losses['loss_seg'], sum_losses(decode))
@@ -312,7 +312,10 @@ def test_joint_pass_equals_mmsegs_own_losses_and_logits(shape):
             losses['loss_aux'], sum_losses({k: plain[k] for k in plain.keys() - decode.keys()})
         )
     metas = [dict(img_shape=(16, 16), ori_shape=(16, 16))] * 5
-    torch.testing.assert_close(logits, model.encode_decode(torch.cat([sup, other]), metas))
+    torch.testing.assert_close(logits.all, model.encode_decode(torch.cat([sup, other]), metas))
+    assert torch.equal(logits.labelled, logits.all[:2]) and torch.equal(logits.unlabelled, logits.all[2:])
+    for part, images in ((encoded.labelled, sup), (encoded.unlabelled, other)):
+        torch.testing.assert_close(part, model.extract_feat(images))
 
 
 def test_joint_pass_shows_batchnorm_both_parts():
@@ -323,7 +326,7 @@ def test_joint_pass_shows_batchnorm_both_parts():
     torch.testing.assert_close(model.backbone.net[1].running_mean, 0.1 * expected)
 
 
-def test_take_slices_nested_outputs():
+def test_slice_batch_slices_nested_outputs():
     x = torch.arange(4)
     out = slice_batch([x, (x, {'a': x}), 'name'], slice(1, 3))
     assert out[0].tolist() == out[1][0].tolist() == out[1][1]['a'].tolist() == [1, 2] and out[2] == 'name'

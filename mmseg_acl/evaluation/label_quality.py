@@ -90,7 +90,7 @@ def measure_label_quality(config: Config, checkpoint: str, ann_file: str, out_di
         dice['teacher'].append(float(mean_dice(seen.prob, masks, valid)))
         for name, setting in SETTINGS.items():
             with _laid_over(model.refiner, setting.refiner), _laid_over(model.caa_head, setting.aggregation):
-                refined = model.refine(seen.prob, images, seen.student, seen.teacher, valid)
+                refined = model.refine(seen.prob, images, model.aggregate(seen.affinities), valid)
             dice[name].append(float(mean_dice(refined.prob, masks, valid)))
     own = torch.tensor(dice['teacher'])
     found = {}

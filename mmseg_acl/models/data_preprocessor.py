@@ -13,9 +13,9 @@ from mmseg_acl.models.semi.pseudo_label import IGNORE
 
 @MODELS.register_module()
 class MultiViewSegDataPreprocessor(BaseDataPreprocessor):
-    """Apply one mmseg data preprocessor to each branch of ``{'inputs': {branch: images}, 'data_samples': ...}``.
+    """Apply one mmseg data preprocessor to each view of ``{'inputs': {view: images}, 'data_samples': ...}``.
 
-    A batch without branches (validation, test) goes through as it would in plain mmseg. The maps that mmseg does
+    A batch without views (validation, test) goes through as it would in plain mmseg. The maps that mmseg does
     not know, ``valid`` and ``hidden_sem_seg``, are padded with the images.
 
     Args:
@@ -30,22 +30,22 @@ class MultiViewSegDataPreprocessor(BaseDataPreprocessor):
         self.data_preprocessor = MODELS.build(data_preprocessor)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Batch of tensors and samples, per branch while training.
+        """Batch of tensors and samples, by view while training.
 
         Args:
-            data: ``inputs`` and ``data_samples``, both dicts by branch or both lists.
+            data: ``inputs`` and ``data_samples``, both dicts by view or both lists.
             training: Passed on.
         """
         if not isinstance(data['inputs'], dict):
             return self.data_preprocessor(data, training)
-        branches = {
+        views = {
             name: self.data_preprocessor(dict(inputs=images, data_samples=data['data_samples'][name]), training)
             for name, images in data['inputs'].items()
         }
-        for branch in branches.values():
-            for sample in branch['data_samples']:
-                _pad_maps(sample, branch['inputs'].shape[2:])
-        return {key: {name: branch[key] for name, branch in branches.items()} for key in ('inputs', 'data_samples')}
+        for view in views.values():
+            for sample in view['data_samples']:
+                _pad_maps(sample, view['inputs'].shape[2:])
+        return {key: {name: view[key] for name, view in views.items()} for key in ('inputs', 'data_samples')}
 
 
 def _pad_maps(sample: SegDataSample, size: tuple[int, int]) -> None:

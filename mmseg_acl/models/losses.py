@@ -61,16 +61,16 @@ class PolypDiceLoss(nn.Module):
         ``avg_factor`` and ``reduction_override`` are part of mmseg's call; a Dice loss has no use for them.
         """
         prob = probabilities(pred)
-        known = target != ignore_index
-        one_hot = F.one_hot(target.where(known, 0), prob.shape[1]).movedim(-1, 1)
-        weight = known.to(prob) if weight is None else known * weight
+        valid = target != ignore_index
+        one_hot = F.one_hot(target.where(valid, 0), prob.shape[1]).movedim(-1, 1)
+        weight = valid.to(prob) if weight is None else valid * weight
         return self.loss_weight * soft_dice_loss(prob, one_hot.to(prob), weight, self.smooth)
 
 
 def no_loss(*modules: nn.Module) -> Tensor | int:
     """A zero that reaches every parameter of ``modules`` that learns.
 
-    A branch that is not active at a step contributes it, since distributed training waits for a gradient of every
+    A part that is not active at a step contributes it, since distributed training waits for a gradient of every
     parameter.
     """
     return 0 * sum(p.sum() for module in modules for p in module.parameters() if p.requires_grad)
@@ -84,9 +84,9 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         labels: (B, H, W) class indices, 255 where the result is to be 0.
     """
     if logits.shape[1] == 1:
-        known = labels != IGNORE
-        target = labels.where(known, 0).to(logits)
-        return F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction='none') * known
+        valid = labels != IGNORE
+        target = labels.where(valid, 0).to(logits)
+        return F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction='none') * valid
     return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction='none')
 
 
@@ -98,8 +98,8 @@ def label_loss(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> 
         labels: (B, H, W) class indices, 255 on ignored pixels.
         weight: (B, H, W) of the pixels, not negative; None for 1.
     """
-    known = labels != IGNORE
-    weight = known if weight is None else known * weight
+    valid = labels != IGNORE
+    weight = valid if weight is None else valid * weight
     return (weight * pixel_cross_entropy(logits, labels)).sum() / weight.sum().clamp(min=1)
 
 

@@ -121,15 +121,16 @@ class CAAHead(BaseModule):
         """
         if valid is None:
             valid = torch.ones_like(student.map[..., 0], dtype=torch.bool)
-        seen = (valid | ~valid.any(1, keepdim=True)).to(student.map.dtype)
-        affinity = _rows(student.map + teacher.map, seen)
+        # Of an image that is nothing but padding, all pixels count: a row has to sum to 1.
+        valid = (valid | ~valid.any(1, keepdim=True)).to(student.map.dtype)
+        affinity = _rows(student.map + teacher.map, valid)
         if self.has_clusters:
             shares = self.assign(student.vectors)
-            affinity = affinity.add_(_rows(shares @ shares.transpose(1, 2), seen)).div_(2)
+            affinity = affinity.add_(_rows(shares @ shares.transpose(1, 2), valid)).div_(2)
         return affinity
 
 
-def _rows(affinity: Tensor, seen: Tensor) -> Tensor:
-    """Normalise the rows of positive (B, N, N) affinities over the columns that are 1, not 0, in (B, N) ``seen``."""
-    affinity = affinity * seen[:, None]
+def _rows(affinity: Tensor, valid: Tensor) -> Tensor:
+    """Normalise the rows of positive (B, N, N) affinities over the columns that are 1, not 0, in (B, N) ``valid``."""
+    affinity = affinity * valid[:, None]
     return affinity.div_(affinity.sum(-1, keepdim=True).clamp(min=torch.finfo(affinity.dtype).tiny))

@@ -71,31 +71,31 @@ class ErrorLocalizationNetwork(BaseModule):
         return _resize(self.classifier(x), (height, width)).squeeze(1)
 
 
-def error_localization_loss(score: Tensor, right: Tensor, known: Tensor, groups: Tensor | None = None) -> Tensor:
+def error_localization_loss(score: Tensor, right: Tensor, valid: Tensor, groups: Tensor | None = None) -> Tensor:
     """Binary cross-entropy with where a prediction is right, both sides of equal say.
 
-    Wrong pixels are few, so they weigh ``n_right / n_wrong``, counted over the batch; mean over known pixels.
+    Wrong pixels are few, so they weigh ``n_right / n_wrong``, counted over the batch; mean over valid pixels.
     Neither count is taken for less than 1: without a wrong pixel there is nothing to weigh, and without a right
     one the wrong ones keep a small weight instead of none.
 
     Args:
         score: (B, H, W) logits of the :class:`ErrorLocalizationNetwork`.
         right: (B, H, W) bool, true where the prediction is right.
-        known: (B, H, W) bool, false where there is no label; such a pixel is neither right nor wrong.
+        valid: (B, H, W) bool, false where there is no label; such a pixel is neither right nor wrong.
         groups: (B, H, W) integers, such as the predicted classes: right and wrong are counted, and balanced,
             in each group apart. None for a single count, as in the public code.
 
     Returns:
-        A scalar; 0, still connected to ``score``, where no pixel is known.
+        A scalar; 0, still connected to ``score``, where no pixel is valid.
     """
-    groups = torch.zeros_like(known, dtype=torch.long) if groups is None else groups
+    groups = torch.zeros_like(valid, dtype=torch.long) if groups is None else groups
     weight = torch.zeros_like(score, dtype=torch.float)
     for group in groups.unique():
-        here = known & (groups == group)
+        here = valid & (groups == group)
         n_right, n_wrong = (here & right).sum(), (here & ~right).sum()
         weight += here * torch.where(right, 1.0, n_right.clamp(min=1) / n_wrong.clamp(min=1))
     loss = F.binary_cross_entropy_with_logits(score.float(), right.float(), reduction='none')
-    return (weight * loss).sum() / known.sum().clamp(min=1)
+    return (weight * loss).sum() / valid.sum().clamp(min=1)
 
 
 def _conv(in_channels: int, out_channels: int, stride: int = 1) -> ConvModule:

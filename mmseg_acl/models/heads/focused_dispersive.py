@@ -12,7 +12,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_acl.models.semi.feature_tap import head_list
+from mmseg_acl.models.semi.head_families import head_list
 
 BATCH_NORM = dict(type='BN')
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +16,27 @@ from mmseg_acl.models.refinement import Refinement
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
 from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.models.semi.mixing import CutMix, mix
-from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities
+from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
 from mmseg_acl.models.semi.teacher import freeze
 
 # A labelled cell with this share of one class counts as that class.
 _PURE = 0.9
+
+
+class Affinities(NamedTuple):
+    """Eq. 1 in both networks, for the same images on one grid of N = h * w pixels.
+
+    Attributes:
+        student: The student's affinity.
+        teacher: The teacher's, without gradient.
+        prob: (B, N, C) of the teacher.
+        valid: (B, N) bool, false on padding.
+    """
+
+    student: Affinity
+    teacher: Affinity
+    prob: Tensor
+    valid: Tensor
 
 
 class Inspection(NamedTuple):
@@ -29,19 +44,27 @@ class Inspection(NamedTuple):
 
     Attributes:
         prob: (B, C, H, W) of the teacher.
-        refined: After each term of Eq. 11.
-        student: Affinity of the student (Eq. 1).
-        teacher: Affinity of the teacher.
+        affinities: Of student and teacher (Eq. 1).
         aggregated: (B, N, N) after cross-image aggregation (Eq. 8).
+        refined: After each term of Eq. 11.
         grid: (h, w) with h * w = N.
     """
 
     prob: Tensor
-    refined: Refinement
-    student: Affinity
-    teacher: Affinity
+    affinities: Affinities
     aggregated: Tensor
+    refined: Refinement
     grid: tuple[int, int]
+
+    @property
+    def student(self) -> Affinity:
+        """The student's affinity."""
+        return self.affinities.student
+
+    @property
+    def teacher(self) -> Affinity:
+        """The teacher's affinity."""
+        return self.affinities.teacher
 
 
 @MODELS.register_module()
@@ -134,46 +157,69 @@ class ACLNet(SemiSupervisedSegmentor):
 
     def supervised_loss(self, images: Tensor, samples: SampleList) -> dict[str, Tensor]:
         """Losses of the warm-up; the affinity of labelled images is taught from the first step on."""
-        if not self.teaches_affinity:
-            return super().supervised_loss(images, samples)
         with self.student_tap:
             losses = super().supervised_loss(images, samples)
-        losses['loss_affinity'] = self.labelled_affinity_loss(self._on_grid(self.student_tap.pop(), images), samples)
+        feature = self.student_tap.pop()
+        if self.teaches_affinity:
+            losses['loss_affinity'] = self.labelled_affinity_loss(feature, samples)
         return losses
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """``loss_seg`` (Eq. 14), ``loss_consistency`` (12), ``loss_contrast`` (4), ``loss_affinity``, and scalars."""
-        # The teacher labels the weak view; everything is then mixed with one geometry.
-        with self.teacher_tap if self.uses_affinity else nullcontext():
+        """``loss_seg`` (Eq. 14), ``loss_contrast`` (4), ``loss_affinity``, ``loss_consistency`` (12), and scalars.
+
+        In the order of the paper's Figure 2.
+        """
+        # Both networks: the teacher sees the weak views, and what it says is then mixed as the strong views are.
+        with self.teacher_tap:
             prob = probabilities(self.run_teacher(batch.weak))
+        teacher_feature = self.teacher_tap.pop()
         boxes = self.cutmix.draw(batch.weak)
         weak, strong, prob, valid = (mix(x, boxes) for x in (batch.weak, batch.strong, prob, batch.valid))
+        losses, logits, _, features = self.run_student(batch, strong)
 
-        with self.student_tap if self.uses_affinity else nullcontext():
-            losses, _, logits = self.run_student(batch, strong)
-
-        student = teacher = None
-        shares, seen = self._pixels(prob, valid)
+        # Affinity maps and the contrast between them (ACL).
+        affinities = None
         if self.uses_affinity:
-            with torch.no_grad():
-                teacher = self.affinity_teacher(mix(self._on_grid(self.teacher_tap.pop(), weak), boxes), seen)
-            features = self._on_grid(self.student_tap.pop(), weak)
-            student = self.affinity_head(features[-len(strong) :], seen)
+            teacher_feature = mix(self._on_grid(teacher_feature, weak), boxes)
+            affinities = self.affinities(features.unlabelled, teacher_feature, prob, valid)
         if self.acl_head is not None:
-            found = self.acl_head(student, teacher, shares, seen)
-            losses.update(found, loss_contrast=self.contrast_weight * found['loss_contrast'])
-            if self.use_aggregation:
-                self.caa_head.update(self.acl_head.bank, self.iteration)
-
+            losses.update(self.contrast(affinities))
         if self.teaches_affinity:
-            losses['loss_affinity'] = self.labelled_affinity_loss(features[: -len(strong)], batch.samples)
+            losses['loss_affinity'] = self.labelled_affinity_loss(features.labelled, batch.samples)
 
-        weight = None
-        if self.refining:
-            prob, _, weight = self.refine(prob, weak, student, teacher, valid)
-        labels = hard_labels(prob, valid, self.threshold)
-        losses['loss_consistency'] = self.consistency_weight * pseudo_label_loss(logits, prob, labels, weight)
+        # Cross-image aggregation (CAA) and the refinement of the pseudo-labels.
+        aggregated = self.aggregate(affinities) if self.uses_aggregated else None
+        refined = self.refine(prob, weak, aggregated, valid) if self.refining else Refinement(prob, {})
+
+        # The student follows them.
+        labels = hard_labels(refined.prob, valid, self.threshold)
+        losses['loss_consistency'] = self.consistency_weight * pseudo_label_loss(
+            logits.unlabelled, refined.prob, labels, refined.weight
+        )
         return losses
+
+    def affinities(self, student: Tensor, teacher: Tensor, prob: Tensor, valid: Tensor) -> Affinities:
+        """Affinity of either network's features (Eq. 1).
+
+        Args:
+            student: (B, C, h, w) of the student, resized where it is not on the grid of the affinity.
+            teacher: (B, C, h, w) of the teacher, likewise.
+            prob: (B, C, H, W) of the teacher.
+            valid: (B, H, W) bool, false on padding.
+        """
+        student, teacher = self._on_grid(student, prob), self._on_grid(teacher, prob)
+        prob, valid = self._pixels(prob, valid)
+        with torch.no_grad():
+            teacher = self.affinity_teacher(teacher, valid)
+        return Affinities(self.affinity_head(student, valid), teacher, prob, valid)
+
+    def contrast(self, affinities: Affinities) -> dict[str, Tensor]:
+        """``loss_contrast`` (Eqs 2 to 6) and scalars; the memory bank grows, and its clusters follow it."""
+        found = self.acl_head(*affinities)
+        if self.use_aggregation:
+            self.caa_head.update(self.acl_head.bank, self.iteration)
+        found['loss_contrast'] = self.contrast_weight * found['loss_contrast']
+        return found
 
     def labelled_affinity_loss(self, features: Tensor, samples: SampleList) -> Tensor:
         """How far the student's affinity of labelled images is from what their masks say of each pair of pixels.
@@ -181,38 +227,35 @@ class ACLNet(SemiSupervisedSegmentor):
         Cells that a polyp's boundary crosses say nothing.
 
         Args:
-            features: (B, C, h, w) of the student, on the grid of the affinity.
+            features: (B, C, h, w) of the student, resized where it is not on the grid of the affinity.
             samples: B data samples with ``gt_sem_seg``.
 
         Returns:
             A scalar, times ``affinity_weight``.
         """
-        truth = torch.cat([sample.gt_sem_seg.data for sample in samples])
+        truth = true_labels(samples)
         valid = truth != IGNORE
         one_hot = F.one_hot(truth.where(valid, 0), self.student.num_classes).movedim(-1, 1) * valid[:, None]
         shares, valid = self._pixels(one_hot.to(features), valid)
         members = shares > _PURE
         members[..., 0] = shares[..., 1:].sum(-1) < 1 - _PURE
-        affinity = self.affinity_head(features, valid)
+        affinity = self.affinity_head(self._on_grid(features, one_hot), valid)
         return self.affinity_weight * affinity_loss(affinity.map, members & valid[..., None])
 
-    @torch.no_grad()
-    def refine(
-        self, prob: Tensor, images: Tensor, student: Affinity | None, teacher: Affinity | None, valid: Tensor
-    ) -> Refinement:
-        """Refine the teacher's probabilities (Eqs 7 to 11).
+    def aggregate(self, affinities: Affinities) -> Tensor:
+        """Join affinity within and across images (Eqs 7 and 8): (B, N, N), row-stochastic, no gradient."""
+        return self.caa_head(affinities.student, affinities.teacher, affinities.valid)
+
+    def refine(self, prob: Tensor, images: Tensor, aggregated: Tensor | None, valid: Tensor) -> Refinement:
+        """Refine the teacher's probabilities (Eqs 9 to 11); no gradient.
 
         Args:
             prob: (B, C, H, W) of the teacher.
             images: (B, 3, H, W) weak views, for the low-level kernel.
-            student: The student's affinity, (B, N, d) vectors; None where HA is off.
-            teacher: The teacher's.
+            aggregated: (B, N, N) from :meth:`aggregate`; not needed where HA is off.
             valid: (B, H, W) bool, false on padding.
         """
-        affinity = None
-        if self.refiner.high:
-            affinity = self.caa_head(student, teacher, self._pixels(prob, valid)[1])
-        return self.refiner(prob, images, affinity, self._grid(images), valid)
+        return self.refiner(prob, images, aggregated, self._grid(images), valid)
 
     @torch.no_grad()
     def inspect(self, images: Tensor, valid: Tensor) -> Inspection:
@@ -230,13 +273,11 @@ class ACLNet(SemiSupervisedSegmentor):
             prob = probabilities(self.run_teacher(images))
         with self.student_tap:
             self.student(images)
-        seen = self._pixels(prob, valid)[1]
-        student = self.affinity_head(self._on_grid(self.student_tap.pop(), images), seen)
-        teacher = self.affinity_teacher(self._on_grid(self.teacher_tap.pop(), images), seen)
-        aggregated = self.caa_head(student, teacher, seen)
-        refined = self.refiner(prob, images, aggregated, self._grid(images), valid)
+        affinities = self.affinities(self.student_tap.pop(), self.teacher_tap.pop(), prob, valid)
+        aggregated = self.aggregate(affinities)
+        refined = self.refine(prob, images, aggregated, valid)
         self.train(training)
-        return Inspection(prob, refined, student, teacher, aggregated, self._grid(images))
+        return Inspection(prob, affinities, aggregated, refined, self._grid(images))
 
     @property
     def refining(self) -> bool:
@@ -244,9 +285,14 @@ class ACLNet(SemiSupervisedSegmentor):
         return self.iteration is None or self.iteration >= self.warmup_iters + self.refine_after
 
     @property
+    def uses_aggregated(self) -> bool:
+        """Whether the refinement of this iteration needs Eq. 8."""
+        return self.refining and self.refiner.high
+
+    @property
     def uses_affinity(self) -> bool:
-        """Whether any component needs Eq. 1."""
-        return self.acl_head is not None or (self.refining and self.refiner.high)
+        """Whether any component needs Eq. 1 at this iteration."""
+        return self.acl_head is not None or self.uses_aggregated
 
     @property
     def teaches_affinity(self) -> bool:
@@ -271,5 +317,5 @@ class ACLNet(SemiSupervisedSegmentor):
     def _pixels(self, prob: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (B, N, C) and validity (B, N) of the grid's pixels."""
         grid = self._grid(prob)
-        shares = F.adaptive_avg_pool2d(prob, grid).flatten(2).transpose(1, 2)
-        return shares, F.adaptive_avg_pool2d(valid.to(prob), grid).flatten(1) >= 0.5
+        prob_on_grid = F.adaptive_avg_pool2d(prob, grid).flatten(2).transpose(1, 2)
+        return prob_on_grid, F.adaptive_avg_pool2d(valid.to(prob), grid).flatten(1) >= 0.5

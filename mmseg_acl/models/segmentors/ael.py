@@ -15,7 +15,7 @@ from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervise
 from mmseg_acl.models.semi.confidence_bank import ConfidenceBank
 from mmseg_acl.models.semi.mixing import mix
 from mmseg_acl.models.semi.objects import class_pixels, object_boxes
-from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities
+from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
 
 
 @MODELS.register_module()
@@ -90,19 +90,19 @@ class AEL(SemiSupervisedSegmentor):
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
         """``loss_seg``, ``loss_consistency``, ``loss_consistency_labelled``, and scalars to be watched."""
         batch = self.copy_paste(batch)
-        truth = torch.cat([sample.gt_sem_seg.data for sample in batch.samples])
+        truth = true_labels(batch.samples)
 
         prob = probabilities(self.run_teacher(torch.cat([batch.labelled, batch.weak])))
-        prob_sup, prob = prob.split([len(batch.labelled), len(batch.weak)])
+        prob_labelled, prob = prob.split([len(batch.labelled), len(batch.weak)])
         predicted = hard_labels(prob, batch.valid)
         boxes = object_boxes(predicted, self.bank.class_rates(), self.box_prob, self.min_area)
         strong, prob, valid = (mix(x, boxes) for x in (batch.strong, prob, batch.valid))
 
-        losses, logits_sup, logits = self.run_student(batch, strong)
-        self.bank.update(probabilities(logits_sup.detach()), truth)
-        losses['loss_consistency'] = self.consistency_weight * self.consistency(logits, prob, valid)
+        losses, logits, *_ = self.run_student(batch, strong)
+        self.bank.update(probabilities(logits.labelled.detach()), truth)
+        losses['loss_consistency'] = self.consistency_weight * self.consistency(logits.unlabelled, prob, valid)
         losses['loss_consistency_labelled'] = self.consistency_weight * self.consistency(
-            logits_sup, prob_sup, truth != IGNORE
+            logits.labelled, prob_labelled, truth != IGNORE
         )
         losses['boxes'] = boxes.flatten(1).any(dim=1).float().mean()
         losses['weakest_class'] = self.bank.confidence.min().clone()
@@ -114,12 +114,12 @@ class AEL(SemiSupervisedSegmentor):
 
         The images and data samples given stay as they are.
         """
-        truth = torch.stack([sample.gt_sem_seg.data for sample in batch.samples])
-        pixels = class_pixels(truth[:, 0], self.bank.class_rates(), self.paste_prob)
+        truth = true_labels(batch.samples)
+        pixels = class_pixels(truth, self.bank.class_rates(), self.paste_prob)
         samples = []
         for sample, pasted in zip(batch.samples, mix(truth, pixels), strict=True):
             sample = sample.clone()
-            sample.gt_sem_seg = PixelData(data=pasted)
+            sample.gt_sem_seg = PixelData(data=pasted[None])
             samples.append(sample)
         return replace(batch, labelled=mix(batch.labelled, pixels), samples=samples)
 

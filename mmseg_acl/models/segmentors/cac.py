@@ -88,8 +88,8 @@ class CAC(SemiSupervisedSegmentor):
         if num_keys < get_world_size():
             raise ValueError(f'num_keys is {num_keys}; each of the {get_world_size()} ranks needs at least 1')
         super().__init__(segmentor, **kwargs)
-        self.tap = FeatureTap(self.student)
-        self.projector = Projector(self.tap.channels, **(projector or {}))
+        self.student_tap = FeatureTap(self.student)
+        self.projector = Projector(self.student_tap.channels, **(projector or {}))
         classes = self.student.num_classes
         # Room for two views in each of two steps, should all pixels be of one class.
         self.bank = MemoryBank(classes, 4 * num_keys, self.projector.out_channels)
@@ -119,17 +119,16 @@ class CAC(SemiSupervisedSegmentor):
 
     def semi_supervised_loss(self, batch: CropBatch) -> dict[str, Tensor]:
         """``loss_seg``, ``loss_contrast`` (Eq. 1 with the directional loss of Eqs 2 to 4), and scalars."""
-        with self.tap:
-            losses, _, logits = self.run_student(batch, batch.crops)
-        feature = self.tap.pop()[-len(batch.crops) :]
+        student = self.run_student(batch, batch.crops)
+        feature = student.features.unlabelled
         grid = feature.shape[2:]
-        prob = F.adaptive_avg_pool2d(probabilities(logits.detach()), grid)
+        prob = F.adaptive_avg_pool2d(probabilities(student.logits.unlabelled.detach()), grid)
         # A cell of the grid counts where none of its pixels is padding.
         padded = F.adaptive_max_pool2d((~batch.valid).to(prob).unsqueeze(1), grid)
         overlap = (cells.to(prob.device) for cells in self._overlap(batch.crop_samples, batch.crops.shape[2:], grid))
         found = self.contrast(_pixels(self.projector(feature)), _pixels(prob), padded.flatten() == 0, *overlap)
-        losses.update(found, loss_contrast=self.contrast_weight * found['loss_contrast'])
-        return losses
+        found['loss_contrast'] = self.contrast_weight * found['loss_contrast']
+        return student.losses | found
 
     @full_precision
     def contrast(
@@ -179,10 +178,10 @@ class CAC(SemiSupervisedSegmentor):
     def _remember(self, keys: Tensor, labels: Tensor, valid: Tensor) -> None:
         """Have the bank hold the keys of the previous step and of this one, and nothing older."""
         rows = []
-        for view, seen in enumerate(valid.chunk(2)):
-            candidates = seen.nonzero().squeeze(1)
+        for view, cells in enumerate(valid.chunk(2)):
+            candidates = cells.nonzero().squeeze(1)
             order = torch.randperm(len(candidates), device=candidates.device)
-            rows.append(candidates[order[: self.num_keys // get_world_size()]] + view * len(seen))
+            rows.append(candidates[order[: self.num_keys // get_world_size()]] + view * len(cells))
         rows = torch.cat(rows)
         self.bank.keep(self.newest)
         previous = self.bank.fill.clone()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from mmseg_acl.models.heads.focused_dispersive import add_block
 from mmseg_acl.models.losses import pseudo_label_loss
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
-from mmseg_acl.models.semi.joint_pass import joint_pass
-from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities
+from mmseg_acl.models.semi.joint_pass import StudentPass, joint_pass
+from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
 from mmseg_acl.models.semi.rampup import sigmoid_rampup
 from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.wrapping import unwrapped
@@ -29,13 +29,8 @@ class SegmentorPair(BaseModule):
         super().__init__()
         self.focused, self.dispersive = focused, dispersive
 
-    def forward(
-        self, labelled: Tensor, samples: SampleList, unlabelled: Tensor
-    ) -> list[tuple[dict[str, Tensor], Tensor]]:
-        """Supervised losses and the logits of all images of either network.
-
-        See :func:`~mmseg_acl.models.semi.joint_pass.joint_pass`.
-        """
+    def forward(self, labelled: Tensor, samples: SampleList, unlabelled: Tensor) -> list[StudentPass]:
+        """What either network makes of all images; see :func:`~mmseg_acl.models.semi.joint_pass.joint_pass`."""
         return [joint_pass(network, labelled, samples, unlabelled) for network in (self.focused, self.dispersive)]
 
 
@@ -202,21 +197,18 @@ class CAFD(SemiSupervisedSegmentor):
             ``loss_seg``, ``loss_adv``, ``loss_dis`` and what else the segmentor has; and the logits
             (U, C or 1, H, W) of either network on the unlabelled images.
         """
-        (losses, first), (more, second) = self.segmentors(labelled, samples, unlabelled)
-        losses = {key: value + more[key] if 'loss' in key else value for key, value in losses.items()}
-        sizes = [len(labelled), len(unlabelled)]
-        (known_first, logits_first), (known_second, logits_second) = first.split(sizes), second.split(sizes)
-
-        truth = torch.cat([sample.gt_sem_seg.data for sample in samples])
-        maps = probabilities(torch.cat([known_first, known_second]))
-        known = torch.cat([truth, truth]) != IGNORE
+        first, second = self.segmentors(labelled, samples, unlabelled)
+        losses = {key: value + second.losses[key] if 'loss' in key else value for key, value in first.losses.items()}
+        truth = true_labels(samples)
+        maps = probabilities(torch.cat([first.logits.labelled, second.logits.labelled]))
         losses['loss_dis'] = self.discriminator_loss(maps.detach(), truth)
         weights = self.adversarial_weights
-        losses['loss_adv'] = weights[0] * self.adversarial_loss(maps, known)
+        losses['loss_adv'] = weights[0] * self.adversarial_loss(maps, (truth != IGNORE).repeat(2, 1, 1))
+        logits = [first.logits.unlabelled, second.logits.unlabelled]
         if len(unlabelled):
-            maps = probabilities(torch.cat([logits_first, logits_second]))
+            maps = probabilities(torch.cat(logits))
             losses['loss_adv'] = losses['loss_adv'] + weights[1] * self.adversarial_loss(maps, valid.repeat(2, 1, 1))
-        return losses, [logits_first, logits_second]
+        return losses, logits
 
     @torch.no_grad()
     def predict_weak(self, name: str, images: Tensor) -> Tensor:
@@ -237,12 +229,12 @@ class CAFD(SemiSupervisedSegmentor):
             maps: (2 L, C, H, W) probabilities of both networks, one after the other, without a gradient.
             truth: (L, H, W) labels; 255 takes no part.
         """
-        known = truth != IGNORE
+        valid = truth != IGNORE
         real = truth_maps(truth, maps.shape[1], self.truth_stride)
-        every = torch.cat([known, known, known])
+        every = torch.cat([valid, valid, valid])
         logits = self.discriminator(masked(torch.cat([real, maps]), every))
         judged_real, judged_maps = logits.split([len(real), len(maps)])
-        right = -mean_where(F.logsigmoid(judged_real.float())[:, 0], known)
+        right = -mean_where(F.logsigmoid(judged_real.float())[:, 0], valid)
         caught = -mean_where(F.logsigmoid(-judged_maps.float())[:, 0], every[len(real) :])
         return (right + caught) / 2
 
@@ -273,8 +265,8 @@ class CAFD(SemiSupervisedSegmentor):
 
 def truth_maps(truth: Tensor, num_classes: int, stride: int) -> Tensor:
     """Ground-truth maps (B, C, H, W) of labels (B, H, W), smoothed to ``stride``; 0 where labels are 255."""
-    known = truth != IGNORE
-    one_hot = F.one_hot(truth.where(known, 0), num_classes).movedim(-1, 1).float() * known[:, None]
+    valid = truth != IGNORE
+    one_hot = F.one_hot(truth.where(valid, 0), num_classes).movedim(-1, 1).float() * valid[:, None]
     if stride == 1:
         return one_hot
     coarse = F.avg_pool2d(one_hot, stride, ceil_mode=True, count_include_pad=False)

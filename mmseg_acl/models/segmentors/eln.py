@@ -16,9 +16,9 @@ from mmseg_acl.models.losses import label_loss, no_loss
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor, without_weights
 from mmseg_acl.models.semi.contrast import info_nce
 from mmseg_acl.models.semi.feature_tap import FeatureTap
-from mmseg_acl.models.semi.joint_pass import logits_at, slice_batch, sum_losses
+from mmseg_acl.models.semi.joint_pass import Parts, logits_at, sum_losses
 from mmseg_acl.models.semi.projector import Projector
-from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities
+from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
 from mmseg_acl.models.semi.teacher import freeze
 
 
@@ -123,32 +123,23 @@ class ELN(SemiSupervisedSegmentor):
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
         """Phase 2: ``loss_seg``, ``loss_decoders``, ``loss_eln``; phase 3: the losses on unlabelled images too."""
         unlabelled = torch.cat([batch.weak, batch.strong]) if self.self_training else batch.weak[:0]
-        encoded: list[Any] = []
-
-        def look(features: Any) -> Any:
-            encoded.append(features)
-            return features
-
-        with self.student_tap:
-            losses, labelled, logits = self.run_student(batch, unlabelled, look)
-        feature = self.student_tap.pop()[len(labelled) :]
-
+        losses, logits, encoded, features = self.run_student(batch, unlabelled)
         main_loss = losses['loss_seg'].detach()
-        losses.update(self.localization_losses(batch, encoded[0], labelled.detach(), main_loss))
+        losses.update(self.localization_losses(batch, encoded, logits.labelled.detach(), main_loss))
         if self.self_training:
-            losses.update(self.self_training_losses(batch, logits, feature))
+            losses.update(self.self_training_losses(batch, logits.unlabelled, features.unlabelled))
         else:
             losses['loss_seg'] = losses['loss_seg'] + no_loss(self.projector)
         return losses
 
     def localization_losses(
-        self, batch: SemiBatch, features: Any, logits: Tensor, main_loss: Tensor
+        self, batch: SemiBatch, encoded: Parts, logits: Tensor, main_loss: Tensor
     ) -> dict[str, Tensor]:
         """Losses of the auxiliary decoders and of ELN on labelled images.
 
         Args:
             batch: The step's images.
-            features: Of the student's encoder; labelled images come first.
+            encoded: Features of the student's encoder.
             logits: (L, C or 1, H, W) of the student, no gradient.
             main_loss: The student's supervised loss.
 
@@ -157,7 +148,7 @@ class ELN(SemiSupervisedSegmentor):
             the student's wrong pixels that ELN finds and of its right ones that it keeps.
         """
         with torch.no_grad():  # cuts the decoders off from the student
-            features = slice_batch(features, slice(0, len(logits)))
+            features = encoded.labelled
         predictions, decoder_losses = [logits], []
         for head, ratio in zip(self.auxiliary_decode_heads, self.decoder_ratios, strict=True):
             outputs = head(features)
@@ -165,17 +156,17 @@ class ELN(SemiSupervisedSegmentor):
             decoder_losses.append(loss if learns(loss, main_loss, ratio) else no_loss(head))
             predictions.append(logits_at(logits.shape[2:], head, outputs).detach())
 
-        truth = torch.cat([sample.gt_sem_seg.data for sample in batch.samples])
-        known = truth != IGNORE
+        truth = true_labels(batch.samples)
+        valid = truth != IGNORE
         predictions = [class_logits(prediction) for prediction in predictions]
         scores = self.localization(batch.labelled.repeat(len(predictions), 1, 1, 1), torch.cat(predictions))
         scores = scores.chunk(len(predictions))
         labels = [prediction.argmax(dim=1) for prediction in predictions]
         loss_eln = sum(
-            error_localization_loss(score, label == truth, known, label if self.balance == 'class' else None)
+            error_localization_loss(score, label == truth, valid, label if self.balance == 'class' else None)
             for score, label in zip(scores, labels, strict=True)
         )
-        kept, right, wrong = self.keep(scores[0]), known & (labels[0] == truth), known & (labels[0] != truth)
+        kept, right, wrong = self.keep(scores[0]), valid & (labels[0] == truth), valid & (labels[0] != truth)
         return dict(
             loss_decoders=sum(decoder_losses),
             loss_eln=loss_eln,

@@ -9,7 +9,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
-from mmseg_acl.models.semi.pseudo_label import IGNORE, probabilities
+from mmseg_acl.models.semi.pseudo_label import IGNORE, probabilities, true_labels
 from mmseg_acl.models.semi.rampup import sigmoid_rampup
 
 
@@ -37,10 +37,9 @@ class MeanTeacher(SemiSupervisedSegmentor):
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
         """``loss_seg`` and ``loss_consistency``."""
         target = probabilities(self.run_teacher(torch.cat([batch.labelled, batch.weak])))
-        losses, labelled, unlabelled = self.run_student(batch, batch.strong)
-        error = (probabilities(torch.cat([labelled, unlabelled])) - target).square().mean(dim=1)
-        known = torch.cat([sample.gt_sem_seg.data for sample in batch.samples]) != IGNORE
-        valid = torch.cat([known, batch.valid])
+        losses, logits, *_ = self.run_student(batch, batch.strong)
+        error = (probabilities(logits.all) - target).square().mean(dim=1)
+        valid = torch.cat([true_labels(batch.samples) != IGNORE, batch.valid])
         ramp = sigmoid_rampup(self.iteration - self.warmup_iters, self.rampup_iters)
         losses['loss_consistency'] = self.consistency_weight * ramp * (error * valid).sum() / valid.sum().clamp(min=1)
         return losses

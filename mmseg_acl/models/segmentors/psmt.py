@@ -12,15 +12,12 @@ from mmseg_acl.models.losses import pixel_cross_entropy
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor, without_weights
 from mmseg_acl.models.semi.adversarial import AdversarialNoise
 from mmseg_acl.models.semi.ensemble import Ensemble
-from mmseg_acl.models.semi.feature_tap import last_head
+from mmseg_acl.models.semi.head_families import family_of, last_head, reading_head
 from mmseg_acl.models.semi.mixing import CutMix, mix
 from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities
 from mmseg_acl.models.semi.rampup import cosine_rampup
 from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.teacher import ema_decay, ema_update, freeze
-
-# Heads whose backbones give out several features in training and one in eval mode.
-BY_MODE = ('PIDHead', 'DDRHead')
 
 
 @MODELS.register_module()
@@ -100,11 +97,13 @@ class PSMT(SemiSupervisedSegmentor):
         boxes = self.cutmix.draw(batch.weak)
         strong, prob, valid = (mix(x, boxes) for x in (batch.strong, prob, batch.valid))
 
-        losses, _, logits = self.run_student(batch, strong, lambda features: self.perturb(features, valid))
+        losses, logits, *_ = self.run_student(batch, strong, lambda features: self.perturb(features, valid))
 
         labels = hard_labels(prob, valid, self.threshold)
         ramp = cosine_rampup(self.iteration - self.warmup_iters, self.rampup_iters)
-        losses['loss_consistency'] = self.consistency_weight * ramp * confident_cross_entropy(logits, labels, prob)
+        losses['loss_consistency'] = (
+            self.consistency_weight * ramp * confident_cross_entropy(logits.unlabelled, labels, prob)
+        )
         losses['kept'] = (labels != IGNORE).sum() / valid.sum().clamp(min=1)
         return losses
 
@@ -119,9 +118,9 @@ class PSMT(SemiSupervisedSegmentor):
         feature = features[self.level]
 
         def predict(noisy: Tensor) -> Tensor:
-            seen = [level[unlabelled].detach().to(noisy) for level in features]
-            seen[self.level] = noisy
-            return self.teacher.decode(seen, valid.shape[1:])
+            levels = [level[unlabelled].detach().to(noisy) for level in features]
+            levels[self.level] = noisy
+            return self.teacher.decode(levels, valid.shape[1:])
 
         noise = self.noise(feature[unlabelled], predict, valid)
         everywhere = torch.zeros_like(feature, dtype=noise.dtype)
@@ -164,10 +163,9 @@ def feature_level(segmentor: nn.Module) -> int:
     Raises:
         ValueError: The head does not say, or a teacher's cannot read the student's features.
     """
-    head = last_head(segmentor)
-    head = getattr(head, 'kernel_generate_head', head)  # K-Net's, which reads for the others
+    head = reading_head(segmentor)
     index, kind = getattr(head, 'in_index', None), type(head).__name__
-    if index is None or kind in BY_MODE:
+    if index is None or not family_of(last_head(segmentor)).same_features:
         reason = 'has no in_index' if index is None else 'reads other features in training than in eval mode'
         raise ValueError(
             f"{kind} {reason}, so the teachers' heads cannot be asked for the noise on the student's features; use "

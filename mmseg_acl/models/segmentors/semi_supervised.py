@@ -16,7 +16,8 @@ from mmseg.utils import OptSampleList, SampleList
 from torch import Tensor, nn
 
 from mmseg_acl.models.losses import no_loss
-from mmseg_acl.models.semi.joint_pass import full_image_metas, joint_pass
+from mmseg_acl.models.semi.feature_tap import FeatureTap
+from mmseg_acl.models.semi.joint_pass import Parts, StudentPass, full_image_metas, joint_pass
 from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.teacher import ema_decay, ema_update, freeze
 from mmseg_acl.models.semi.wrapping import unwrapped
@@ -31,17 +32,21 @@ class SemiBatch:
         labelled: (L, 3, H, W) labelled images.
         samples: Their data samples, with ``gt_sem_seg``.
         weak: (U, 3, H, W) unlabelled images after geometry only.
-        strong: (U, 3, H, W) the same with strong colours, pixel-aligned with ``weak``.
+        strong_views: The same with strong colours, pixel-aligned with ``weak``: ``unsup_strong`` and, where the
+            pipeline makes more, all views whose names begin so, in its order.
         valid: (U, H, W) bool, false on padding.
-        weak_samples: Data samples of the unlabelled images; they never carry ``gt_sem_seg``.
     """
 
     labelled: Tensor
     samples: SampleList
     weak: Tensor
-    strong: Tensor
+    strong_views: tuple[Tensor, ...]
     valid: Tensor
-    weak_samples: SampleList
+
+    @property
+    def strong(self) -> Tensor:
+        """(U, 3, H, W) the first strong view."""
+        return self.strong_views[0]
 
 
 @MODELS.register_module()
@@ -69,6 +74,7 @@ class SemiSupervisedSegmentor(BaseSegmentor):
     """
 
     networks = ('student', 'teacher')
+    student_tap: FeatureTap | None = None
 
     def __init__(
         self,
@@ -116,7 +122,7 @@ class SemiSupervisedSegmentor(BaseSegmentor):
         """Losses of one step: supervised alone during warm-up, then the method's.
 
         Args:
-            inputs: Images by view: ``sup``, ``unsup_weak``, ``unsup_strong``, each (B, 3, H, W).
+            inputs: Images by view: ``sup``, ``unsup_weak``, ``unsup_strong``, ..., each (B, 3, H, W).
             data_samples: Data samples by view.
 
         Raises:
@@ -133,21 +139,29 @@ class SemiSupervisedSegmentor(BaseSegmentor):
 
     def supervised_loss(self, images: Tensor, samples: SampleList) -> dict[str, Tensor]:
         """Losses of the warm-up, on labelled images (L, 3, H, W) alone; what learns beside the student adds 0."""
-        losses = joint_pass(self.student, images, samples, images[:0])[0]
+        losses = joint_pass(self.student, images, samples, images[:0]).losses
         waiting = [part for part in self.children() if part is not self.student]
         losses['loss_seg'] = losses['loss_seg'] + no_loss(*waiting)
         return losses
 
     def make_batch(self, inputs: dict[str, Tensor], data_samples: dict[str, SampleList]) -> SemiBatch:
-        """The step's images as the method's own batch; a method with views of its own overrides it."""
-        weak = data_samples['unsup_weak']
+        """The step's images as the method's own batch; a method with views of its own overrides it.
+
+        Raises:
+            ValueError: A view is missing.
+        """
+        missing = [view for view in ('sup', 'unsup_weak', 'unsup_strong') if view not in inputs]
+        if missing:
+            raise ValueError(
+                f'the batch has the views {", ".join(inputs)}; {type(self).__name__} needs {missing[0]!r}, too: let '
+                "the pipeline of its data set end in dict(type='Views', ...), as in _base_/datasets/semi_384.py"
+            )
         return SemiBatch(
             labelled=inputs['sup'],
             samples=data_samples['sup'],
             weak=inputs['unsup_weak'],
-            strong=inputs['unsup_strong'],
-            valid=torch.cat([sample.valid.data for sample in weak]).bool(),
-            weak_samples=weak,
+            strong_views=tuple(images for view, images in inputs.items() if view.startswith('unsup_strong')),
+            valid=torch.cat([sample.valid.data for sample in data_samples['unsup_weak']]).bool(),
         )
 
     @abstractmethod
@@ -156,20 +170,22 @@ class SemiSupervisedSegmentor(BaseSegmentor):
 
     def run_student(
         self, batch: SemiBatch, unlabelled: Tensor, perturb: Callable[[Any], Any] | None = None
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    ) -> StudentPass:
         """Run the student once over the labelled images and ``unlabelled`` (U, 3, H, W).
+
+        A method that needs the student's features has a ``student_tap``.
 
         Args:
             batch: The step's images.
             unlabelled: The view of the unlabelled images that the student is to see.
             perturb: Changes the features on their way to the heads; see
                 :func:`~mmseg_acl.models.semi.joint_pass.joint_pass`.
-
-        Returns:
-            Supervised losses; logits (L, C, H, W) of the labelled and (U, C, H, W) of the unlabelled images.
         """
-        losses, logits = joint_pass(self.student, batch.labelled, batch.samples, unlabelled, perturb)
-        return losses, *logits.split([len(batch.labelled), len(unlabelled)])
+        if self.student_tap is None:
+            return joint_pass(self.student, batch.labelled, batch.samples, unlabelled, perturb)
+        with self.student_tap:
+            found = joint_pass(self.student, batch.labelled, batch.samples, unlabelled, perturb)
+        return found._replace(features=Parts(self.student_tap.pop(), len(batch.labelled)))
 
     @torch.no_grad()
     def run_teacher(self, images: Tensor, teacher: str = 'teacher') -> Tensor:

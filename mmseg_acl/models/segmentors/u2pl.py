@@ -19,7 +19,7 @@ from mmseg_acl.models.semi.memory_bank import MemoryBank
 from mmseg_acl.models.semi.mixing import CutMix, mix
 from mmseg_acl.models.semi.precision import full_precision
 from mmseg_acl.models.semi.projector import Projector
-from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities
+from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
 from mmseg_acl.models.semi.teacher import freeze
 
 
@@ -127,22 +127,21 @@ class U2PL(SemiSupervisedSegmentor):
         boxes = self.cutmix.draw(batch.weak)
         prob = self._mix_unlabelled(prob, boxes)
         strong, valid = mix(batch.strong, boxes), mix(batch.valid, boxes)
-        with self.student_tap:
-            losses, _, logits = self.run_student(batch, strong)
+        losses, logits, _, features = self.run_student(batch, strong)
 
         prob_unlabelled = prob[-len(strong) :]
         share = drop_share(self.iteration, self.total_iters, self.drop)
         reliable = reliable_pixels(entropy(prob_unlabelled), valid, share)
         labels = hard_labels(prob_unlabelled, reliable)
-        losses['loss_consistency'] = self.consistency_weight * reliable_loss(logits, labels, valid)
+        losses['loss_consistency'] = self.consistency_weight * reliable_loss(logits.unlabelled, labels, valid)
 
-        truth = torch.cat([sample.gt_sem_seg.data for sample in batch.samples])
+        truth = true_labels(batch.samples)
         # Of each cell of the feature map the pixel in its middle is contrasted.
         middle = slice(self.feature_stride // 2, None, self.feature_stride)
         prob, truth, labels, unreliable = (x[..., middle, middle] for x in (prob, truth, labels, valid & ~reliable))
         feature, teacher = (
-            F.interpolate(tap.pop(), size=prob.shape[2:], mode='bilinear', align_corners=False)
-            for tap in (self.student_tap, self.teacher_tap)
+            F.interpolate(x, size=prob.shape[2:], mode='bilinear', align_corners=False)
+            for x in (features.all, self.teacher_tap.pop())
         )
         with torch.no_grad():
             keys = self._mix_unlabelled(self.projector_teacher(teacher), boxes)

@@ -43,18 +43,18 @@ class ConfidenceBank(nn.Module):
             prob: (B, C, H, W) probabilities of the student.
             labels: (B, H, W) true classes, 255 where unknown.
         """
-        known = labels != IGNORE
-        classes, own = labels[known], prob.movedim(1, -1)[known]
+        valid = labels != IGNORE
+        classes, own = labels[valid], prob.movedim(1, -1)[valid]
         own = own.gather(1, classes[:, None])[:, 0].to(self.confidence)
         totals = self.confidence.new_zeros(2, len(self.confidence))
         totals[0].index_add_(0, classes, own)
         totals[1].index_add_(0, classes, torch.ones_like(own))
         all_reduce(totals)
-        seen = totals[1] > 0
-        self.updates += seen
+        present = totals[1] > 0
+        self.updates += present
         decay = (1 - 1 / self.updates.clamp(min=1)).clamp(max=self.momentum)
         mean = totals[0] / totals[1].clamp(min=1)
-        self.confidence.copy_(torch.where(seen, torch.lerp(mean, self.confidence, decay), self.confidence))
+        self.confidence.copy_(torch.where(present, torch.lerp(mean, self.confidence, decay), self.confidence))
 
     def class_rates(self) -> Tensor:
         """Chance (C,) of each class to be chosen for pasting, ``softmax(1 - s)``; 0 for the background."""

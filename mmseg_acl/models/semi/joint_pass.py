@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmseg.models.utils import resize
 from mmseg.utils import SampleList
 from torch import Tensor, nn
 
-from mmseg_acl.models.semi.feature_tap import by_class, dense_heads, head_list, is_pointwise, last_head
-
-# Which output of a head with several is the one it predicts by; the first unless it stands here.
-MAIN_OUTPUT = {'PIDHead': 1, 'IterativeDecodeHead': -1}
+from mmseg_acl.models.semi.head_families import dense_heads, family_of, head_list, is_pointwise, last_head
 
 
 def slice_batch(outputs: Any, part: slice) -> Any:
@@ -27,11 +24,50 @@ def slice_batch(outputs: Any, part: slice) -> Any:
     return outputs
 
 
+class Parts(NamedTuple):
+    """What was made of labelled and of unlabelled images together.
+
+    Attributes:
+        all: A tensor, or nested lists, tuples and dicts of them; the labelled images come first in each.
+        num_labelled: L, how many these are.
+    """
+
+    all: Any
+    num_labelled: int
+
+    @property
+    def labelled(self) -> Any:
+        """The same of the labelled images."""
+        return slice_batch(self.all, slice(None, self.num_labelled))
+
+    @property
+    def unlabelled(self) -> Any:
+        """The same of the unlabelled images."""
+        return slice_batch(self.all, slice(self.num_labelled, None))
+
+
+class StudentPass(NamedTuple):
+    """What a student makes of L labelled and U unlabelled images.
+
+    Attributes:
+        losses: Supervised losses: ``loss_seg`` (Eq. 14, all stages), ``loss_aux`` where there are auxiliary heads,
+            ``acc_seg``.
+        logits: (L + U, C or 1, H, W), those that it predicts by.
+        encoded: The features that the heads saw: what ``extract_feat`` gave out, changed by ``perturb`` if any.
+        features: (L + U, channels, h, w) of the method's tap; None where it has none.
+    """
+
+    losses: dict[str, Tensor]
+    logits: Parts
+    encoded: Parts
+    features: Parts | None = None
+
+
 def main_logits(head: nn.Module, outputs: Any) -> Tensor:
     """The logits (B, C, h, w) that ``head`` predicts by, out of whatever its forward returns."""
     if isinstance(outputs, Tensor):
         return outputs
-    return main_logits(head, outputs[by_class(MAIN_OUTPUT, head, default=0)])
+    return main_logits(head, outputs[family_of(head).main_output])
 
 
 def sum_losses(losses: dict[str, Any]) -> Tensor:
@@ -49,7 +85,7 @@ def check_labels(head: nn.Module, samples: SampleList) -> None:
     Raises:
         ValueError: PIDNet's head learns boundaries too, and the pipeline makes none.
     """
-    if hasattr(head, 'd_head') and not all('gt_edge_map' in sample for sample in samples):
+    if family_of(head).needs_edges and not all('gt_edge_map' in sample for sample in samples):
         raise ValueError(
             f"{type(head).__name__} needs the labels' edges: put dict(type='GenerateEdge', edge_width=4) into the "
             'pipeline of the labelled data set, after the geometry'
@@ -88,7 +124,7 @@ def joint_pass(
     samples: SampleList,
     unlabelled: Tensor,
     perturb: Callable[[Any], Any] | None = None,
-) -> tuple[dict[str, Tensor], Tensor]:
+) -> StudentPass:
     """Supervised losses of the labelled images and logits of all, from one pass where the heads allow it.
 
     BatchNorm sees both kinds of image in one batch, and one pass is faster than two. A head that classifies
@@ -101,37 +137,37 @@ def joint_pass(
         samples: L data samples with ``gt_sem_seg``.
         unlabelled: (U, 3, H, W).
         perturb: Takes the features of all images, the labelled first, as ``extract_feat`` gives them out, and
-            returns those that the heads are to see.
+            returns those that the heads are to see. It may append features, which count as unlabelled images.
 
     Returns:
-        ``loss_seg`` (Eq. 14, all stages), ``loss_aux`` where there are auxiliary heads, ``acc_seg``; and the
-        main logits (L + U, C, H, W), in the order of the images.
+        All but ``features``, which a method taps.
 
     Raises:
         ValueError: See :func:`check_labels`.
     """
-    images = torch.cat([labelled, unlabelled])
-    here = slice(0, len(labelled))
+    images, num_labelled = torch.cat([labelled, unlabelled]), len(labelled)
     features = segmentor.extract_feat(images)
     if perturb is not None:
         features = perturb(features)
+    encoded = Parts(features, num_labelled)
     stages: dict[str, Tensor] = {}
     outputs = None
     for i, head in enumerate(head_list(segmentor.decode_head)):
         check_labels(head, samples)
         if is_pointwise(head):
-            found = head.loss(*slice_batch((features, outputs), here), samples, segmentor.train_cfg)
+            found = head.loss(encoded.labelled, Parts(outputs, num_labelled).labelled, samples, segmentor.train_cfg)
         else:
             earlier = () if i == 0 else (outputs,)  # the next stage of a cascade takes what the last gave out
             outputs = head(features, *earlier)
-            found = head.loss_by_feat(slice_batch(outputs, here), samples)
+            found = head.loss_by_feat(Parts(outputs, num_labelled).labelled, samples)
         stages.update({f'{i}.{key}': value for key, value in found.items()})
     losses = {'loss_seg': sum_losses(stages)}
     losses.update({key.split('.')[1]: value for key, value in stages.items() if key.endswith('acc_seg')})
     if segmentor.with_auxiliary_head:
         found = [
-            sum_losses(head.loss(slice_batch(features, here), samples, segmentor.train_cfg))
+            sum_losses(head.loss(encoded.labelled, samples, segmentor.train_cfg))
             for head in head_list(segmentor.auxiliary_head)
         ]
         losses['loss_aux'] = sum(found)
-    return losses, logits_at(images.shape[2:], last_head(segmentor), outputs)
+    logits = logits_at(images.shape[2:], last_head(segmentor), outputs)
+    return StudentPass(losses, Parts(logits, num_labelled), encoded)

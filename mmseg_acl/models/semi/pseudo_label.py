@@ -1,11 +1,17 @@
-"""From logits to probabilities, from probabilities to pseudo-labels, and how good those are."""
+"""Labels, true ones and those made of logits and probabilities, and how good the latter are."""
 
 from __future__ import annotations
 
 import torch
+from mmseg.utils import SampleList
 from torch import Tensor
 
 IGNORE = 255
+
+
+def true_labels(samples: SampleList) -> Tensor:
+    """Labels (L, H, W) of L labelled images, 255 where there is none, from their data samples."""
+    return torch.cat([sample.gt_sem_seg.data for sample in samples])
 
 
 def probabilities(logits: Tensor) -> Tensor:

@@ -7,12 +7,8 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import nn
 
-from mmseg_acl.models.semi.feature_tap import dense_heads, head_list, last_head
+from mmseg_acl.models.semi.head_families import dense_heads, family_of, head_list, last_head, reading_head
 from mmseg_acl.models.semi.pseudo_label import IGNORE
-
-# Heads that give out one channel a class whatever out_channels says (the first two), or whose losses do not
-# ignore padding when there is one channel.
-NO_SIGMOID = ('IterativeDecodeHead', 'SegmenterMaskTransformerHead', 'PIDHead', 'DDRHead')
 
 
 def build_segmentor(config: dict) -> nn.Module:
@@ -64,12 +60,11 @@ def check_segmentor(segmentor: nn.Module) -> None:
 
 def _check_one_channel(segmentor: nn.Module) -> None:
     """mmseg has heads with one channel and a sigmoid for two classes, but not everything of it knows them."""
-    head = last_head(segmentor)
-    trained = getattr(head, 'kernel_generate_head', head)
+    head, trained = last_head(segmentor), reading_head(segmentor)
     if trained.out_channels == trained.num_classes:
         return
     obstacle = None
-    if type(head).__name__ in NO_SIGMOID:
+    if not family_of(head).one_channel:
         obstacle = type(head).__name__
     elif isinstance(segmentor.decode_head, nn.ModuleList):
         obstacle = 'a cascade of heads, whose prediction looks for a threshold at the wrong place,'
