@@ -16,6 +16,7 @@ from mmseg_acl.benchmarks.measure import Report, extra_memories, seconds
 from mmseg_acl.benchmarks.step import CONFIGS, fill_bank, random_weights, ready_to_build
 from mmseg_acl.datasets import write_synthetic
 from mmseg_acl.methods import BY_NAME, METHODS
+from mmseg_acl.models.networks import is_semi_supervised
 from mmseg_acl.models.segmentors import ACLNet
 from mmseg_acl.models.semi.memory_bank import MemoryBank
 
@@ -42,7 +43,7 @@ class Step:
         # As the runner does.
         self.model.to(memory_format=torch.channels_last).train()
         self.optimizer = build_optim_wrapper(self.model, config.optim_wrapper)
-        self.semi = hasattr(self.model, 'networks')
+        self.semi = is_semi_supervised(self.model)
         self.iteration = config.train_cfg.max_iters - 1
         for part in self.model.modules():
             if isinstance(part, MemoryBank):
