@@ -3,6 +3,7 @@
 import hashlib
 import random
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,7 @@ from mmseg_acl.datasets import (
     shipped_lists,
     write_synthetic,
 )
+from mmseg_acl.datasets.partitions import FRACTIONS, redraw_partition
 from mmseg_acl.datasets.synthetic import draw_frame
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / '_base_' / 'datasets'
@@ -57,6 +59,10 @@ def three(tmp_path: Path) -> Path:
         ('kvasir/half', 450),
         ('kvasir/quarter', 225),
         ('kvasir/eighth', 112),
+        ('kvasir/sixteenth', 56),
+        ('kvasir/thirtysecond', 28),
+        ('kvasir/thirtysecond_b', 28),
+        ('kvasir/thirtysecond_c', 28),
         ('kvasir/dev', 100),
         ('kvasir/test', 100),
         ('kvasir/medico_train', 880),
@@ -65,12 +71,16 @@ def three(tmp_path: Path) -> Path:
         ('clinicdb/half', 275),
         ('clinicdb/quarter', 137),
         ('clinicdb/eighth', 68),
+        ('clinicdb/sixteenth', 34),
+        ('clinicdb/thirtysecond', 17),
         ('clinicdb/dev', 60),
         ('clinicdb/test', 62),
         ('polyp/train', 1450),
         ('polyp/half', 725),
         ('polyp/quarter', 362),
         ('polyp/eighth', 181),
+        ('polyp/sixteenth', 90),
+        ('polyp/thirtysecond', 45),
         ('polyp/test', 162),
         ('cvc300/test', 60),
         ('colondb/test', 380),
@@ -88,11 +98,22 @@ def test_shipped_partitions_are_reproduced_and_nested(group, num_dev):
     parts = draw_partitions(train, num_dev=num_dev)
     for part, names in parts.items():
         assert names == read_list(f'{group}/{part}'), part
-    assert set(parts['eighth']) < set(parts['quarter']) < set(parts['half']) < set(train)
+    nested = [set(parts[part]) for part in FRACTIONS]
+    assert nested[0] < set(train) and all(inner < outer for outer, inner in pairwise(nested))
     assert not set(train) & set(read_list(f'{group}/test'))
     if num_dev:
         assert len(parts['dev']) == num_dev
         assert set(parts['dev']) < set(train) - set(parts['half'])
+
+
+@pytest.mark.parametrize('draw', ['b', 'c'])
+def test_further_draws_are_reproduced_and_touch_neither_dev_nor_test(draw):
+    train, dev = read_list('kvasir/train'), read_list('kvasir/dev')
+    names = redraw_partition(train, 'thirtysecond', draw, excluded=dev)
+    assert names == read_list(f'kvasir/thirtysecond_{draw}') == [name for name in train if name in names]
+    assert not set(names) & {*dev, *read_list('kvasir/test')}
+    with pytest.raises(ValueError, match='half of 4 names is 2, but only 1 are not excluded'):
+        redraw_partition(list('abcd'), 'half', draw, excluded=list('abc'))
 
 
 def test_partitions_depend_on_the_seed_and_keep_the_order():
@@ -302,11 +323,15 @@ def test_partition_sets_the_lists(tmp_path):
     dataset = SemiSupervisedDataset(config, dict(config, labelled=False), 'kvasir/quarter')
     assert dataset.source_sizes == [225, 675]
     assert 'ann_file' not in config  # the caller's config is left as it was
+    for few in ('kvasir/thirtysecond', 'kvasir/thirtysecond_b'):
+        assert SemiSupervisedDataset(config, dict(config, labelled=False), few).source_sizes == [28, 872]
     labelled = SemiSupervisedDataset(config, partition='kvasir/eighth')
     assert labelled.source_sizes == [112]
     assert [labelled.get_data_info(i)['name'] for i in range(112)] == read_list('kvasir/eighth')
 
-    with pytest.raises(ValueError, match='must end in one of half, quarter, eighth, train'):
+    with pytest.raises(FileNotFoundError, match="no list 'clinicdb/thirtysecond_b'"):
+        SemiSupervisedDataset(config, partition='clinicdb/thirtysecond_b')
+    with pytest.raises(ValueError, match='must end in one of half, quarter, eighth, sixteenth, thirtysecond, train'):
         SemiSupervisedDataset(config, partition='kvasir/test')
     with pytest.raises(FileNotFoundError, match='no list .nothing/half'):
         SemiSupervisedDataset(config, partition='nothing/half')

@@ -14,8 +14,10 @@ import numpy as np
 
 LISTS = Path(__file__).parent / 'lists'
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
-FRACTIONS = {'half': 2, 'quarter': 4, 'eighth': 8}
+FRACTIONS = {'half': 2, 'quarter': 4, 'eighth': 8, 'sixteenth': 16, 'thirtysecond': 32}
 PARTITION_SEED = 2023
+# Further draws of a partition, such as `kvasir/thirtysecond_b`, and their seeds.
+REDRAW_SEEDS = {'b': 2024, 'c': 2025}
 
 
 def shipped_lists() -> list[str]:
@@ -64,7 +66,7 @@ def read_list(name_or_path: str | Path) -> list[str]:
 
 
 def draw_partitions(names: Sequence[str], seed: int = PARTITION_SEED, num_dev: int = 0) -> dict[str, list[str]]:
-    """Draw nested labelled partitions: an eighth inside a quarter inside a half.
+    """Draw nested labelled partitions: a thirty-second inside a sixteenth inside an eighth and so on to a half.
 
     The shipped partitions are `draw_partitions(read_list('kvasir/train'), num_dev=100)`, the same
     of `clinicdb/train` with `num_dev=60`, and of `polyp/train` without a development part.
@@ -76,8 +78,8 @@ def draw_partitions(names: Sequence[str], seed: int = PARTITION_SEED, num_dev: i
             choose settings on, so that no test set is touched. At most half of the names.
 
     Returns:
-        Part name to its names, in the order of `names`: `half`, `quarter`, `eighth` (sizes rounded
-        down) and, if `num_dev` is positive, `dev`.
+        Part name to its names, in the order of `names`: those of `FRACTIONS` (sizes rounded down) and, if
+        `num_dev` is positive, `dev`.
 
     Raises:
         ValueError: `num_dev` is negative or does not fit outside the half.
@@ -91,6 +93,38 @@ def draw_partitions(names: Sequence[str], seed: int = PARTITION_SEED, num_dev: i
     if num_dev:
         chosen['dev'] = order[-num_dev:]
     return {part: [names[i] for i in sorted(indices)] for part, indices in chosen.items()}
+
+
+def redraw_partition(names: Sequence[str], part: str, draw: str, excluded: Sequence[str] = ()) -> list[str]:
+    """Draw a part again, independently of the nested ones: to see how much hangs on which images are labelled.
+
+    The shipped `kvasir/thirtysecond_b` and `_c` are draws of `kvasir/train` without `kvasir/dev`.
+
+    Args:
+        names: The training list.
+        part: One of `FRACTIONS`; its size is the same share of `names`.
+        draw: One of `REDRAW_SEEDS`.
+        excluded: Names that are not drawn.
+
+    Returns:
+        The drawn names, in the order of `names`.
+
+    Raises:
+        ValueError: Fewer names than the part has are left.
+    """
+    excluded = set(excluded)
+    allowed = [i for i, name in enumerate(names) if name not in excluded]
+    size = len(names) // FRACTIONS[part]
+    if size > len(allowed):
+        raise ValueError(f'{part} of {len(names)} names is {size}, but only {len(allowed)} are not excluded')
+    order = np.random.RandomState(REDRAW_SEEDS[draw]).permutation(len(allowed))[:size]
+    return [names[i] for i in sorted(allowed[k] for k in order)]
+
+
+def is_partition(part: str) -> bool:
+    """Whether a list of this name is a labelled part of a training list: a fraction, or a further draw of one."""
+    fraction, _, draw = part.partition('_')
+    return fraction in FRACTIONS and draw in ('', *REDRAW_SEEDS)
 
 
 def _without_suffix(entry: str) -> str:

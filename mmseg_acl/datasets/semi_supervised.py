@@ -15,7 +15,7 @@ import torch
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
-from mmseg_acl.datasets.partitions import FRACTIONS, read_list
+from mmseg_acl.datasets.partitions import FRACTIONS, is_partition, read_list
 from mmseg_acl.datasets.samplers import Draw
 
 
@@ -36,8 +36,8 @@ class SemiSupervisedDataset(Dataset):
     Raises:
         FileNotFoundError: There is no such partition.
         ValueError: There is no labelled source, a source is empty, labelled ones differ in their classes,
-            labelled and unlabelled ones share an image, the partition is none of half, quarter, eighth and
-            train, or a source has an `ann_file` beside it.
+            labelled and unlabelled ones share an image, the partition is no part of a training list, or a
+            source has an `ann_file` beside it.
     """
 
     def __init__(
@@ -136,10 +136,9 @@ def _with_partition(labelled: dict, unlabelled: dict | None, partition: str) -> 
             'source its own ann_file and exclude'
         )
     group, _, part = partition.rpartition('/')
-    parts = (*FRACTIONS, 'train')
-    if part not in parts:
+    if part != 'train' and not is_partition(part):
         raise ValueError(
-            f"partition='{partition}' must end in one of {', '.join(parts)}, as 'kvasir/quarter' "
+            f"partition='{partition}' must end in one of {', '.join(FRACTIONS)}, train, as 'kvasir/quarter' "
             'does; for a list of your own set partition=None and give the labelled source '
             'ann_file=<list>, the unlabelled one exclude=[<list>]'
         )

@@ -49,7 +49,7 @@ def draw_sequence_split(num_test: int = PRANET_TEST_FRAMES, seed: int = PARTITIO
         seed: Seed of the order and of the partitions.
 
     Returns:
-        `train`, `test`, and `half`, `quarter`, `eighth` of `train` (see `draw_partitions`); frames in their order.
+        `train`, `test`, and the parts of `train` (see `draw_partitions`); frames in their order.
 
     Raises:
         ValueError: `num_test` leaves one of the parts without a sequence.

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mmseg_acl.datasets.partitions import FRACTIONS
 from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.evaluation.cross_dataset import TEST_SETS
 from mmseg_acl.evaluation.result_files import METRICS, PROTOCOL, csv_bytes, read_scores
@@ -22,7 +23,7 @@ from mmseg_acl.experiments.grid import Experiment, Run
 from mmseg_acl.experiments.records import recorded, scored_sets
 
 PAPER_TABLES = Path(__file__).with_name('paper_tables.csv')
-LABELLED = {'half': '1/2', 'quarter': '1/4', 'eighth': '1/8'}
+LABELLED = {part: f'1/{divisor}' for part, divisor in FRACTIONS.items()}
 # What every file system has in names, in any script.
 NAME = re.compile(r'[\w .+=()-]{1,100}')
 TABLE_KEYS = ('name', 'title', 'columns', 'compare', 'network')
