@@ -51,19 +51,16 @@ test-quick: $(STAMP)
 	$(PYTEST) -m 'not slow'
 
 LAPTOP := results/laptop
-# Seed 0 of each method: its name in the figures (_ for a blank) and the folder of its configs.
-SEED0 := SupOnly=supervised Mean_Teacher=mean_teacher CAC=cac AEL=ael CAFD=cafd ELN=eln PSMT=psmt U2PL=u2pl \
-  ACL-Net=aclnet
-seed0 = $(foreach run,$(SEED0),"$(subst _, ,$(firstword $(subst =, ,$(run))))=$(LAPTOP)/$(lastword \
-  $(subst =, ,$(run)))_mbv2_kvasir_eighth_seed0/$(1)")
-
+# Seed 0 of each method as NAME=FILE, quoted for xargs.
+seed0 = $(BIN)/python -c 'from mmseg_acl.methods import METHODS; \
+  [print(f"\"{m.name}=$(LAPTOP)/{m.folder}_mbv2_kvasir_eighth_seed0/$(1)\"") for m in METHODS if m.published]' | xargs
 results: $(STAMP)
 	$(BIN)/python tools/experiments.py tables configs/experiments/laptop.yaml --results $(LAPTOP)
 	$(BIN)/python tools/experiments.py tables configs/experiments/laptop_ablation.yaml --results $(LAPTOP)
 	$(BIN)/python tools/experiments.py documents README.md docs/*.md $(LAPTOP)/README.md $(LAPTOP)/runs.md
-	$(BIN)/python tools/visualize.py curves --out $(LAPTOP)/curves $(call seed0,scalars.json) \
-	  --scalars loss student/mDice teacher/mDice focused/mDice
-	$(BIN)/python tools/visualize.py distribution --out $(LAPTOP)/distribution $(call seed0,per_image.csv)
+	$(call seed0,scalars.json) $(BIN)/python tools/visualize.py curves --out $(LAPTOP)/curves \
+	  --scalars student/mDice teacher/mDice --
+	$(call seed0,per_image.csv) $(BIN)/python tools/visualize.py distribution --out $(LAPTOP)/distribution
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)

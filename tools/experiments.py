@@ -6,6 +6,7 @@ from pathlib import Path
 from mmseg_acl.engine import user_errors
 from mmseg_acl.experiments.documents import update_document
 from mmseg_acl.experiments.grid import read_experiment
+from mmseg_acl.experiments.migration import migrate, refuse_former_records
 from mmseg_acl.experiments.runner import LOCAL, Settings, run_experiment, show_status
 from mmseg_acl.experiments.tables import write_tables
 
@@ -20,6 +21,7 @@ EXAMPLES = """examples:
       --command 'torchrun --nproc_per_node 4 {command} --launcher pytorch'
   python tools/experiments.py status configs/experiments/laptop.yaml
   python tools/experiments.py tables configs/experiments/laptop.yaml
+  python tools/experiments.py migrate results/laptop
   python tools/experiments.py documents README.md results/laptop/*.md
 
 The same command, given again, goes on where it stopped. Data sets are looked for in $MMSEG_ACL_DATA (else data/),
@@ -30,7 +32,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest='action', required=True, metavar='run | status | tables | documents')
+    commands = parser.add_subparsers(
+        dest='action', required=True, metavar='run | status | tables | documents | migrate'
+    )
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument('description', help='description of the grid, e.g. configs/experiments/laptop.yaml')
     shared.add_argument('--results', metavar='D', help='folder of the results (default: results/DESCRIPTION)')
@@ -65,6 +69,16 @@ def parse_args() -> argparse.Namespace:
     tables = commands.add_parser('tables', parents=[shared], help='write the tables')
     tables.add_argument('--out', metavar='D', help='folder of the tables (default: that of the results)')
     tables.add_argument('--network', metavar='N', help='network to show (default: the teacher where there is one)')
+    migration = commands.add_parser(
+        'migrate',
+        help='bring the records and logs of an earlier version to the present names',
+        description='A run.json gets the present hash of its config if its own is the one that this very config had '
+        'at commit 1a6be0e or before; losses in scalars.json get their present names. Nothing else is touched.',
+    )
+    migration.add_argument('folder', type=Path, help='folder of results or of work dirs')
+    migration.add_argument(
+        '--method', metavar='M', help='folder of the method, for logs beside which nothing says it'
+    )
     documents = commands.add_parser(
         'documents',
         help='write anew the tables that stand inside Markdown files',
@@ -82,8 +96,13 @@ def main() -> None:
             for path in args.documents:
                 path.write_text(update_document(path), encoding='utf-8')
             return
+        if args.action == 'migrate':
+            print(migrate(args.folder, args.method))
+            return
         experiment = read_experiment(args.description)
         results = Path(args.results or Path('results') / experiment.name)
+        working = [Path(args.work_dir)] if 'work_dir' in args else []
+        refuse_former_records(experiment.distinct, [results, *working])
         if args.action == 'tables':
             for path in write_tables(experiment, results, Path(args.out or results), args.network):
                 print(f'written: {path}')

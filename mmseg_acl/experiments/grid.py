@@ -138,7 +138,7 @@ def _expand(entry: dict, file: Path, seeds: list[int], configs: dict[tuple, tupl
         point = dict(zip(axes, values, strict=True))
         path = Path(os.path.normpath(file.parent / _fill(entry['config'], point, file)))
         if (path, options) not in configs:
-            config = load_config(os.path.relpath(path), options=_parse(options))
+            config = load_config(os.path.relpath(path), options=parse_options(options))
             if config.train_cfg.get('max_iters') is None:
                 raise ValueError(f'{path} trains by epochs: only configs with train_cfg.max_iters can be in a grid')
             configs[path, options] = config, fingerprint(config)
@@ -156,7 +156,7 @@ def _folders(methods: list[str]) -> list[str]:
     return [folder for name in methods for folder in (published if name == PUBLISHED else [name])]
 
 
-def _parse(options: tuple[str, ...]) -> dict | None:
+def parse_options(options: tuple[str, ...]) -> dict | None:
     """Options as the command line has them."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction)

@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from mmseg_acl.engine.start.config_checks import DISSOLVED_HOOKS
 from mmseg_acl.engine.start.weights import VARIABLE, resolve_weights
+from mmseg_acl.renamed import with_old_names
 
 PARTS = (
     'model',
@@ -57,25 +58,55 @@ def fingerprint(config: Config) -> str:
 
     The code is not part of it: a run's record names the commit.
     """
+    return _digest(_parts(config))
+
+
+def former_fingerprints(config: Config) -> set[str]:
+    """The fingerprints that a config may have had up to commit 1a6be0e.
+
+    What was renamed since then bears its old name in them; a network without an auxiliary head may have said so by
+    ``None``, and ``ChannelsLastHook`` may have been among the hooks. A run recorded under one of them trained, to the
+    last setting, what ``config`` says.
+    """
+    parts = with_old_names(_parts(config))
+    hooks = [], [dict(type=hook) for hook in DISSOLVED_HOOKS]
+    models = [parts['model']]
+    network = parts['model'].get('segmentor', parts['model'])
+    if 'decode_head' in network and 'auxiliary_head' not in network:
+        without = dict(network, auxiliary_head=None)
+        models.append(without if network is parts['model'] else dict(parts['model'], segmentor=without))
+    return {
+        _digest(dict(parts, model=model, custom_hooks=[*first, *parts['custom_hooks']]))
+        for model in models
+        for first in hooks
+    }
+
+
+def _parts(config: Config) -> dict[str, Any]:
+    """What of a config counts, in Python's own dicts."""
     parts = {key: config[key] for key in PARTS if config.get(key) is not None}
     if config.get('load_from') and not config.get('resume'):
         parts['load_from'] = config.load_from
     hooks = parts.get('custom_hooks', [])
     parts['custom_hooks'] = [hook for hook in hooks if hook['type'] not in HOOKS_WITHOUT_EFFECT]
+    return parts
+
+
+def _digest(parts: dict[str, Any]) -> str:
     random_start = os.environ.get(VARIABLE) == 'none'
     text = json.dumps(_portable(parts, random_start), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def resolved_fingerprint(config: Config) -> str:
-    """The same with the weights named by their files here, as they stand in the config that a run leaves.
+def with_resolved_weights(config: Config) -> Config:
+    """A copy with the weights named by their files here, as they stand in the config that a run leaves.
 
     Raises:
         FileNotFoundError: The weights cannot be had.
     """
     resolved = deepcopy(config)
     resolve_weights(resolved.model)
-    return fingerprint(resolved)
+    return resolved
 
 
 def _portable(value: Any, random_start: bool) -> Any:

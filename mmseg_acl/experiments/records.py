@@ -18,7 +18,7 @@ from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.engine.start.resume import NUMBERED
 from mmseg_acl.evaluation.result_files import PER_IMAGE, RESULTS, is_number, read_json, read_scores
 from mmseg_acl.experiments.grid import Run
-from mmseg_acl.experiments.identity import fingerprint, resolved_fingerprint
+from mmseg_acl.experiments.identity import fingerprint, former_fingerprints, with_resolved_weights
 
 RECORD, SCALARS = 'run.json', 'scalars.json'
 TEST = 'test'
@@ -58,6 +58,11 @@ def write_record(folder: Path, run: Run, **state: Any) -> None:
         code=get_git_hash(digits=7, fallback='unknown'),
         **state,
     )
+    replace_record(folder, record)
+
+
+def replace_record(folder: Path, record: dict[str, Any]) -> None:
+    """Put ``record`` in the place of a folder's ``run.json``, all of it or nothing."""
     write_atomically(f'{json.dumps(record, indent=2)}\n'.encode(), folder / RECORD)
 
 
@@ -106,13 +111,23 @@ def find_trained(roots: Iterable[Path], runs: Iterable[Run]) -> dict[tuple[str, 
             raise FileNotFoundError(f'{root}, which is to be searched for finished runs, is no folder')
         for folder in sorted({path.parent for path in root.rglob('last_checkpoint')}):
             for file in folder.glob('*.py'):
-                wanted = wanted or {(resolved_fingerprint(run.config), run.seed): run for run in runs}
+                wanted = wanted or _by_fingerprint(runs)
                 config = Config.fromfile(file, import_custom_modules=False)
                 # Whether it was resumed does not matter: the weights are the same.
                 config.resume, config.load_from = False, None if config.get('resume') else config.get('load_from')
                 run = wanted.get((fingerprint(config), config.get('randomness', {}).get('seed')))
                 if run and final_checkpoint(folder, run):
                     found.setdefault(run.key, folder)
+    return found
+
+
+def _by_fingerprint(runs: Iterable[Run]) -> dict[tuple[str, int], Run]:
+    """Runs by what the config that training leaves may have as its fingerprint, also from earlier versions."""
+    found = {}
+    for run in runs:
+        config = with_resolved_weights(run.config)
+        for digest in {fingerprint(config), *former_fingerprints(config)}:
+            found[digest, run.seed] = run
     return found
 
 
