@@ -9,12 +9,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 SOURCES := mmseg_acl tools tests configs setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo picture test test-quick results lint format clean
+.PHONY: help install demo picture test test-quick test-robust results lint format clean
 
 help:
 	@echo 'make demo        train and test on synthetic frames, write work_dirs/demo/report.html'
 	@echo 'make test        all tests'
 	@echo 'make test-quick  the tests that take seconds'
+	@echo 'make test-robust the tests that train, with other seeds, start weights and instructions (an hour)'
 	@echo 'make results     write the tables and figures of the documents from the files in results/'
 	@echo 'make picture     run the demo and take its example for README.md'
 	@echo 'make lint        check style'
@@ -61,6 +62,9 @@ results: $(STAMP)
 	$(call seed0,scalars.json) $(BIN)/python tools/visualize.py curves --out $(LAPTOP)/curves \
 	  --scalars student/mDice teacher/mDice --
 	$(call seed0,per_image.csv) $(BIN)/python tools/visualize.py distribution --out $(LAPTOP)/distribution
+
+test-robust: $(STAMP)
+	$(BIN)/python tests/robustness.py --jobs "$$(nproc)"
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)

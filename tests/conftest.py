@@ -7,6 +7,8 @@ from unittest.mock import patch
 
 import pytest
 from mmengine.registry import DefaultScope, init_default_scope
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from variation import is_varied, vary
 
 import mmseg_acl  # noqa: F401  registers the package's parts with mmseg
 from mmseg_acl.datasets import write_synthetic
@@ -17,6 +19,29 @@ def default_scope() -> None:
     """Registries look in mmseg first, as they do when a config is run."""
     if DefaultScope.get_current_instance() is None:
         init_default_scope('mmseg')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def variation() -> Iterator[None]:
+    """Other seeds and start weights, where the environment asks for them."""
+    with vary():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def trained_tests_are_marked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test in which an optimizer steps has the mark by which robustness.py finds it."""
+    mark = request.node.get_closest_marker('trained')
+    if mark and mark.kwargs.get('stored') and is_varied():
+        pytest.skip('it compares with stored numbers of one seed')
+    steps = []
+    hook = register_optimizer_step_pre_hook(lambda *_: steps.append(1))
+    try:
+        yield
+    finally:
+        hook.remove()
+    if steps and not mark:
+        pytest.fail('an optimizer steps in this test: mark it with @pytest.mark.trained, see tests/variation.py')
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from variation import vary
 
 from mmseg_acl.engine import build_runner, leave_processes, load_config, train
 from mmseg_acl.models.semi.wrapping import unwrapped
@@ -63,6 +64,7 @@ def run(method: str, options: dict, work_dir: Path, launcher: str = 'none') -> d
 
 def main() -> None:
     out, cases = Path(sys.argv[1]), json.loads(sys.argv[2])
+    vary()
     for name, (method, options) in cases.items():
         try:
             found = run(method, options, out / name, 'pytorch')

@@ -43,6 +43,7 @@ def trained():
     return model, history
 
 
+@pytest.mark.trained
 def test_every_loss_is_at_work(trained):
     _, history = trained
     for name in ('loss_seg', 'loss_consistency', 'loss_contrast', 'loss_affinity'):
@@ -50,6 +51,7 @@ def test_every_loss_is_at_work(trained):
         assert all(math.isfinite(value) for value in values) and max(values) > 0, (name, values)
 
 
+@pytest.mark.trained
 def test_banks_fill_by_class(trained):
     model, _ = trained
     fill = model.acl_head.bank.fill.tolist()
@@ -57,6 +59,7 @@ def test_banks_fill_by_class(trained):
     assert model.caa_head.has_clusters
 
 
+@pytest.mark.trained
 def test_labels_are_refined_on_the_simplex_and_drawn(trained):
     model, _ = trained
     images = torch.rand(2, 3, SIDE, SIDE)

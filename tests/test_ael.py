@@ -288,6 +288,7 @@ def test_nothing_to_learn_from_is_a_loss_of_zero_with_a_gradient():
 # ------------------------------------------------------------------ the method
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize('changes', [{}, SIGMOID])
 def test_losses_are_finite_not_zero_and_reach_the_student_only(changes):
     model = build('ael', **changes)
@@ -301,6 +302,7 @@ def test_losses_are_finite_not_zero_and_reach_the_student_only(changes):
     assert (model.bank.updates == 6).all() and (model.bank.confidence > 0).all()
 
 
+@pytest.mark.trained
 def test_four_classes_train_and_fill_the_bank():
     model = build('ael', **FOUR)
     optimizer = torch.optim.SGD(model.student.parameters(), lr=0.05)
@@ -339,6 +341,7 @@ def test_a_single_image_of_each_kind_trains():
     assert losses(model, data, iteration=5)['loss_consistency'] > 0
 
 
+@pytest.mark.trained
 def test_a_resumed_run_equals_an_unbroken_one():
     """Bank, counters and teacher travel in the state dict; the rest follows from the iteration."""
     whole = build('ael')
@@ -353,6 +356,7 @@ def test_a_resumed_run_equals_an_unbroken_one():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+@pytest.mark.trained
 def test_bfloat16_autocast_trains():
     model = build('ael')
     with torch.autocast('cpu', dtype=torch.bfloat16):

@@ -873,6 +873,7 @@ def test_what_takes_effect_otherwise_than_it_seems_is_said(case):
     assert 'the warm-up lasts 8 iterations and the run 8: it will learn from labelled images ALONE' in said
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_a_motley_set_trains(case):
     kinds = [KINDS['grey'], KINDS['with transparency'], KINDS['palette'], lambda image: image.resize((31, 33))]

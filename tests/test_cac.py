@@ -332,17 +332,21 @@ def test_the_bank_holds_this_step_and_the_one_before():
 # ------------------------------------------------------------------ the method
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize('classes', [2, 4])
 def test_it_trains_with_two_classes_and_with_four(classes):
     model = build('cac', **{'segmentor.decode_head.num_classes': classes, 'threshold': 1.05 / classes})
-    history = train(model, range(18), classes, lr=0.2)
+    history = train(model, range(8), classes)
     assert all(math.isfinite(value) for step in history for value in step.values())
     assert not any('loss_contrast' in step for step in history[:2])  # the warm-up
-    assert all(step['loss_contrast'] > 0 and step['bank_smallest'] > 0 for step in history[-6:])
-    assert all(0.1 < step['overlap_share'] <= 1 and 0 < step['anchor_share'] <= 1 for step in history[-6:])
+    assert all(step['loss_contrast'] > 0 for step in history[2:])
+    # In single steps a class may be predicted nowhere.
+    assert any(step['bank_smallest'] > 0 for step in history[2:])
+    assert all(0.1 < step['overlap_share'] <= 1 and 0 < step['anchor_share'] <= 1 for step in history[2:])
     assert history[-1]['loss_seg'] < history[0]['loss_seg']
 
 
+@pytest.mark.trained
 def test_a_sigmoid_head_trains():
     changes = dict(num_classes=2, out_channels=1, threshold=0.3)
     head = {f'segmentor.decode_head.{key}': value for key, value in changes.items()}
@@ -381,6 +385,7 @@ def test_the_overlap_reaches_the_loss_through_views_and_flips():
     assert shares[1] > shares[0]
 
 
+@pytest.mark.trained
 def test_a_resumed_run_equals_an_unbroken_one():
     unbroken, resumed = build('cac'), build('cac')
     train(unbroken, range(5))

@@ -80,6 +80,7 @@ def trained(**changes):
 # ------------------------------------------------------------------ the blocks
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize('block', [FocusedBlock, DispersiveBlock])
 def test_a_block_begins_as_the_identity_and_learns(block):
     torch.manual_seed(0)
@@ -253,6 +254,7 @@ def bce(values, valid, target: int) -> float:
     return total / count
 
 
+@pytest.mark.trained
 def test_the_discriminator_learns_labels_from_predictions_and_the_networks_to_pass_for_labels():
     """In the warm-up: labelled images alone, ignored pixels left out."""
     model = trained()
@@ -274,6 +276,7 @@ def test_the_discriminator_learns_labels_from_predictions_and_the_networks_to_pa
 # ------------------------------------------------------------------ learning from each other
 
 
+@pytest.mark.trained
 def test_each_network_learns_what_the_discriminator_trusts_in_the_other():
     model = trained()
     data = batch(seed=9)
@@ -320,6 +323,7 @@ def test_each_network_learns_what_the_discriminator_trusts_in_the_other():
     assert found['loss_adv'].item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.trained
 def test_phases_begin_when_they_are_to():
     model = build('cafd')
     history = steps(model, optimizers(model), 6)
@@ -331,6 +335,7 @@ def test_phases_begin_when_they_are_to():
     ] * 2
 
 
+@pytest.mark.trained
 def test_no_loss_gives_a_gradient_where_it_should_not():
     model = trained().train()
     found = losses(model, batch(seed=9), iteration=6)
@@ -346,6 +351,7 @@ def test_no_loss_gives_a_gradient_where_it_should_not():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.discriminator.parameters())
 
 
+@pytest.mark.trained
 def test_a_network_gets_no_gradient_from_teaching_the_other():
     model = trained(adversarial_weights=(0.0, 0.0)).train()
     found = losses(model, batch(seed=9), iteration=6)
@@ -357,6 +363,7 @@ def test_a_network_gets_no_gradient_from_teaching_the_other():
     assert all(gradient is not None for gradient in gradients)
 
 
+@pytest.mark.trained
 def test_targets_leave_no_trace_in_the_statistics():
     model = trained().train()
     before = deepcopy(model.state_dict())
@@ -364,6 +371,7 @@ def test_targets_leave_no_trace_in_the_statistics():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize(
     ('changes', 'data'),
     [
@@ -389,6 +397,7 @@ def test_every_loss_is_at_work_and_finite(changes, data):
         assert 0 < found['confidence'] < 1 and 0 <= found['kept'] <= 1
 
 
+@pytest.mark.trained
 def test_nothing_that_is_trusted_and_nothing_but_padding_are_finite():
     model = trained()
     model.confidence = 1 - 1e-9
@@ -403,6 +412,7 @@ def test_nothing_that_is_trusted_and_nothing_but_padding_are_finite():
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.trained
 def test_what_lies_under_padding_says_nothing():
     model = trained()
     truth = batch(seed=9)['data_samples']['sup'][0].gt_sem_seg.data
@@ -452,6 +462,7 @@ def test_a_single_optimizer_is_refused():
         steps(model, wrapper, 1)
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize('kind', ['OptimWrapper', 'BFloat16OptimWrapper'])
 def test_accumulation_and_mixed_precision_hold_for_both(kind):
     model = build('cafd')
@@ -468,6 +479,7 @@ def test_accumulation_and_mixed_precision_hold_for_both(kind):
     assert all(math.isfinite(value) for value in found.values())
 
 
+@pytest.mark.trained
 def test_a_resumed_run_knows_its_place_in_a_cycle_of_accumulation():
     model = build('cafd')
     wrappers = optimizers(model, accumulative_counts=3)
@@ -521,6 +533,7 @@ def test_two_processes_stay_together(tmp_path):
 # ------------------------------------------------------------------ as a model
 
 
+@pytest.mark.trained
 def test_the_networks_differ_from_the_start_and_either_predicts():
     model = build('cafd')
     assert model.networks == NETWORKS and model.predict_on == 'focused'

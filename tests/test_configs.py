@@ -100,6 +100,7 @@ def test_every_distinct_model_builds(monkeypatch):
         MODELS.build(config)
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 @pytest.mark.parametrize('method', BACKBONES)
 def test_two_steps_of_each_method(method, tmp_path, monkeypatch):

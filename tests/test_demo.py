@@ -35,6 +35,7 @@ def test_the_configs_need_no_weights(path):
     assert "'checkpoint'" not in str(Config.fromfile(path).model)
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_a_short_demo_leaves_a_report(tmp_path, monkeypatch, capfd):
     repository = tmp_path / 'clone'

@@ -263,6 +263,7 @@ def test_each_loss_reaches_what_it_is_for(name):
     assert all(parameter.grad is None for parameter in [*teachers, *model.auxiliary_decode_heads.parameters()])
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('changes', 'classes'), [({}, 2), (SIGMOID, 2), (FOUR, 4)], ids=['softmax', 'sigmoid', 'four']

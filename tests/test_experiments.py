@@ -643,6 +643,7 @@ def test_holm_and_the_comparison_by_hand():
 # ------------------------------------------------------------------ with the tools themselves
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_a_small_grid_from_the_command_line(synthetic_root, tmp_path, monkeypatch, capsys):
     description = dict(

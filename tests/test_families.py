@@ -113,6 +113,7 @@ def inputs_of(name: str, config: dict, seed: int = 0) -> tuple[torch.Tensor, lis
 # ------------------------------------------------------------------ every family
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize('method', METHODS)
 @families
 def test_a_family_trains_and_predicts(name, method):
@@ -136,6 +137,7 @@ def test_a_family_trains_and_predicts(name, method):
             assert sample.pred_sem_seg.data.max() <= 1 and sample.seg_logits.data.isfinite().all()
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize(
     'name',

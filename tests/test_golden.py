@@ -10,6 +10,7 @@ from golden_steps import CASES, GOLDEN, STEPS, golden
 EXPECTED = json.loads(GOLDEN.read_text(encoding='utf-8'))
 
 
+@pytest.mark.trained(stored=True)
 @pytest.mark.parametrize('case', CASES)
 def test_the_losses_of_the_first_steps_stay_as_they_were(case):
     found = golden(case)

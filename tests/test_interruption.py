@@ -219,6 +219,7 @@ def test_a_work_dir_without_locks_is_used_without(tmp_path, monkeypatch):
 # ------------------------------------------------------------------ one process
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint(build, tmp_path, monkeypatch, capsys):
     runner = build()
@@ -233,6 +234,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(build, tmp_path, monkeypatch, ca
     assert not list((tmp_path / 'run').glob('*.tmp'))
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_nothing_is_deleted_before_the_next_is_there(build, tmp_path, monkeypatch):
     runner = build(
@@ -267,6 +269,7 @@ def test_nothing_is_deleted_before_the_next_is_there(build, tmp_path, monkeypatc
     assert sorted(path.name for path in folder.glob('*.pth')) == [best(4), 'iter_4.pth']
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_with_what_is_needed_to_see_why(build, tmp_path, monkeypatch, capsys):
     original, before = MeanTeacher.semi_supervised_loss, {}
@@ -299,6 +302,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_what_is_needed_to_see_why(bu
     assert last_whole_checkpoint(tmp_path / 'run').path.name == 'iter_2.pth'
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_weights_that_are_no_numbers_are_not_saved(build, tmp_path):
     runner = build()
@@ -315,6 +319,7 @@ def test_losses_are_judged_as_they_are_summed():
     assert broken_losses(bad) == ['loss_c', 'loss_d']
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_after_the_iteration(build, tmp_path, number):
@@ -333,6 +338,7 @@ def test_a_signal_ends_the_run_after_the_iteration(build, tmp_path, number):
     assert same(a['state_dict'], b['state_dict']) and same(a['optimizer'], b['optimizer'])
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_accumulated_gradients_are_not_lost_by_a_signal(build, tmp_path):
     runner = build(optim_wrapper__accumulative_counts=2)
@@ -347,6 +353,7 @@ def test_accumulated_gradients_are_not_lost_by_a_signal(build, tmp_path):
         )
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_a_signal_in_a_validation_ends_it(build, tmp_path, monkeypatch):
     options = dict(train_cfg__val_begin=1, train_cfg__val_interval=2)
@@ -366,6 +373,7 @@ def test_a_signal_in_a_validation_ends_it(build, tmp_path, monkeypatch):
     assert validated == [2, 4], 'the validation that was stopped is made up for'
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_a_file_that_breaks_during_the_run_is_named(build, tmp_path, synthetic_root, monkeypatch):
     root = tmp_path / 'data'
@@ -414,6 +422,7 @@ OPTIONS = (
 )
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 @pytest.mark.parametrize('method', KILLED_WHILE_WRITING)
 def test_killed_at_every_moment_of_a_checkpoint(method, synthetic_root, tmp_path):
@@ -440,6 +449,7 @@ def test_killed_at_every_moment_of_a_checkpoint(method, synthetic_root, tmp_path
     assert_same_run(tmp_path / 'whole' / 'iter_8.pth', tmp_path / 'run' / 'iter_8.pth')
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 @pytest.mark.parametrize('method', KILLED_AT_RANDOM)
 def test_killed_at_random(method, synthetic_root, tmp_path):

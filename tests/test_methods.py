@@ -19,6 +19,7 @@ CONFIGS = Path(__file__).parent / 'configs'
 FOLDERS = [method.folder for method in METHODS if method.unlabelled]
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 @pytest.mark.parametrize('head', ['FCN', 'K-Net', 'OCRNet'])
 @pytest.mark.parametrize('method', FOLDERS)

@@ -148,6 +148,7 @@ TINY = {
 }
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 @pytest.mark.parametrize(('name', 'metric'), [('binary', 'image'), ('classes', 'own metric')])
 def test_a_folder_of_ones_own_trains_validates_and_is_tested(here, name, metric):

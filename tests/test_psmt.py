@@ -195,6 +195,7 @@ def test_noise_refuses(wrong, message):
         AdversarialNoise(**wrong)
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize('changes', [dict(), two_head()], ids=['plain', 'cascade'])
 def test_noise_reaches_the_unlabelled_images_of_one_level_and_no_gradient_the_teachers(changes):
     model = build('psmt', **changes)
@@ -245,6 +246,7 @@ def test_perturb_may_append_features_to_be_labelled_too():
     assert len(found.encoded.unlabelled[2]) == 4
 
 
+@pytest.mark.trained
 def test_the_level_is_the_last_that_the_decode_head_reads():
     model = build('psmt')
     assert model.level == 2
@@ -303,6 +305,7 @@ def test_teachers_start_alike_and_stay_frozen_in_eval():
         assert not any(p.requires_grad for p in teacher.parameters())
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize('changes', [dict(), {'segmentor.decode_head.out_channels': 1,
                                               'segmentor.decode_head.threshold': 0.4}])  # fmt: skip
 def test_the_teacher_that_predicts_is_the_mean_of_both(changes):
@@ -337,6 +340,7 @@ def test_a_plain_mmseg_checkpoint_fills_all_three(load):
     assert all(same(plain, network) for network in (model.student, *model.teacher.members))
 
 
+@pytest.mark.trained
 def test_a_mean_teachers_checkpoint_fills_both_teachers():
     single, model = build('mean_teacher'), build('psmt')
     train(single, 5)
@@ -344,6 +348,7 @@ def test_a_mean_teachers_checkpoint_fills_both_teachers():
     assert all(same(single.teacher, teacher) for teacher in model.teacher.members)
 
 
+@pytest.mark.trained
 def test_a_resumed_run_equals_an_unbroken_one():
     whole_run = build('psmt', alternate_every=3)
     train(whole_run, 6)
@@ -374,6 +379,7 @@ def test_confident_cross_entropy_against_loops(channels):
     assert nothing.item() == 0 and not logits.grad.any()
 
 
+@pytest.mark.trained
 def test_the_loss_is_the_two_teachers_confident_labels_on_the_mixed_strong_view():
     """The whole way of the unlabelled images by hand, image by image, without noise; and that noise changes it."""
     model = build('psmt', noise=dict(epsilon=0.0), **PLAIN)
@@ -422,6 +428,7 @@ def test_the_loss_is_the_two_teachers_confident_labels_on_the_mixed_strong_view(
     )
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize('classes', [2, 4])
 def test_losses_are_finite_not_zero_and_reach_the_student_only(classes):
     model = build('psmt', threshold=1 / classes, **{'segmentor.decode_head.num_classes': classes})
@@ -447,6 +454,7 @@ def test_losses_are_finite_not_zero_and_reach_the_student_only(classes):
     assert all(p.grad is None for p in model.teacher.parameters())
 
 
+@pytest.mark.trained
 def test_a_sigmoid_head_trains():
     head = {'segmentor.decode_head.out_channels': 1, 'segmentor.decode_head.threshold': 0.5,
             'segmentor.decode_head.loss_decode': [dict(type='CrossEntropyLoss', use_sigmoid=True)]}  # fmt: skip
@@ -454,6 +462,7 @@ def test_a_sigmoid_head_trains():
     assert all(0 < step['loss_consistency'] < 10 for step in history[3:])
 
 
+@pytest.mark.trained
 def test_labels_that_are_all_ignored_or_all_background_are_no_trouble():
     model = build('psmt', threshold=0.9999)
     train(model, 5)
@@ -490,6 +499,7 @@ def test_wrong_arguments_are_named(wrong, message):
         build('psmt', **wrong)
 
 
+@pytest.mark.trained
 def test_bfloat16_autocast_trains():
     model = build('psmt')
     with torch.autocast('cpu', dtype=torch.bfloat16):

@@ -47,6 +47,7 @@ def names(root: Path) -> Path:
     return file
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 @pytest.mark.parametrize('method', BY_FOLDER)
 def test_train_resume_and_test(method, synthetic_root, tmp_path):
@@ -105,6 +106,7 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
         assert protocols['image']['mDice'] == pytest.approx(lines[-1][name]), 'test.py and validation agree'
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_another_seed_is_another_run(synthetic_root, tmp_path):
     options = ['--cfg-options', 'train_cfg.max_iters=1', 'train_cfg.val_begin=99']
@@ -118,6 +120,7 @@ def test_another_seed_is_another_run(synthetic_root, tmp_path):
     assert same(states[0], states[1]) and not same(states[0], states[2])
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_mixed_precision_trains_on_a_cpu(synthetic_root, tmp_path):
     options = ['--cfg-options', 'train_cfg.max_iters=5', 'train_cfg.val_begin=99']

@@ -259,6 +259,7 @@ def test_reliable_pixels_weigh_the_more_the_fewer_they_are(channels):
     assert reliable_loss(logits, labels, valid).item() == pytest.approx(error / kept * 40 / kept)
 
 
+@pytest.mark.trained
 def test_what_the_teacher_gives_out_is_mixed_as_the_images_are():
     """With labels that follow from colours, the student's image and its label stay together under the boxes."""
     model = ready(**{'cutmix.prob': 1.0})
@@ -302,16 +303,19 @@ def check_run(model, batches) -> None:
     assert all(p.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize('changes', [{}, SIGMOID], ids=['softmax', 'sigmoid'])
 def test_two_classes_train(changes):
     check_run(build('u2pl', **changes), lambda seed: batch(seed=seed))
 
 
+@pytest.mark.trained
 def test_four_classes_train():
     # Longer on labels alone: a teacher near to uniform lifts no class above the anchors' threshold.
     check_run(build('u2pl', **FOUR, warmup_iters=12, total_iters=24), bands)
 
 
+@pytest.mark.trained
 def test_the_contrast_reaches_the_student_and_its_projector_alone():
     model = ready()
     model.zero_grad()
@@ -323,6 +327,7 @@ def test_the_contrast_reaches_the_student_and_its_projector_alone():
         assert all(p.grad is None for p in teacher.parameters())
 
 
+@pytest.mark.trained
 def test_the_projectors_are_a_pair_of_student_and_teacher():
     model = build('u2pl')
     for ours, theirs in zip(model.projector_teacher.parameters(), model.projector.parameters(), strict=True):
@@ -348,6 +353,7 @@ def test_padding_and_unknown_labels_alone_are_finite_and_reach_every_parameter()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
 
 
+@pytest.mark.trained
 def test_background_alone_is_finite():
     model = ready()
     data = batch()
@@ -358,6 +364,7 @@ def test_background_alone_is_finite():
     assert all(torch.isfinite(value).all() for value in found.values()) and found['loss_consistency'] > 0
 
 
+@pytest.mark.trained
 def test_a_resumed_run_equals_an_unbroken_one():
     model = ready()
     state = deepcopy(model.state_dict())
@@ -369,6 +376,7 @@ def test_a_resumed_run_equals_an_unbroken_one():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+@pytest.mark.trained
 def test_bfloat16_autocast_trains():
     model = build('u2pl')
     with torch.autocast('cpu', dtype=torch.bfloat16):

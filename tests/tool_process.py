@@ -18,6 +18,8 @@ from multiprocessing import forkserver
 from pathlib import Path
 from unittest.mock import patch
 
+from variation import vary
+
 ROOT = Path(__file__).parents[1]
 # One thread: what one has started would not survive the fork.
 _SERVER = dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
@@ -99,6 +101,7 @@ def _run(command: list[str], settings: dict, outputs: list[str], before: Callabl
     for stream, path in zip((1, 2), outputs, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
     sys.argv = command
+    vary()
     if before:
         before()
     runpy.run_path(command[0], run_name='__main__')

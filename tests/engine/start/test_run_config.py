@@ -29,6 +29,7 @@ def formatted(monkeypatch) -> list[str]:
     return texts
 
 
+@pytest.mark.trained
 def test_a_run_formats_its_config_once_and_leaves_no_variable_in_it(formatted, synthetic_root, tmp_path, monkeypatch):
     monkeypatch.setenv('MMSEG_ACL_DATA', str(synthetic_root))
     options = {'train_cfg.max_iters': 2, 'train_cfg.val_begin': 9, 'default_hooks.checkpoint.interval': 1}
