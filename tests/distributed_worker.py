@@ -1,4 +1,4 @@
-"""One process of tests/test_distributed.py: runs several trainings and writes what it saw of each.
+"""One process of tests/engine/test_distributed.py: runs several trainings and writes what it saw of each.
 
     torchrun --nproc_per_node 2 tests/distributed_worker.py OUT CASES
 

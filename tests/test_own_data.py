@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,11 +15,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from PIL import Image
-from steps import batch, build
+from steps import build
 
 from mmseg_acl.datasets import SemiSupervisedDataset, SourceRatioSampler, UnlabelledFolder
 from mmseg_acl.engine import build_runner, load_config
-from mmseg_acl.engine.hooks import LabelRangeHook
 from mmseg_acl.errors import DataError
 from mmseg_acl.evaluation.cross_dataset import evaluate_checkpoint, has_own_test_set
 
@@ -246,63 +244,6 @@ def test_a_folder_that_cannot_be_used_says_why(tmp_path):
 
 
 # ------------------------------------------------------------------ labels that do not fit
-
-
-class Run:
-    """What LabelRangeHook sees of a runner."""
-
-    def __init__(self, classes: tuple[str, ...] | None, num_classes: int = 2) -> None:
-        self.model = SimpleNamespace(num_classes=num_classes)
-        dataset = SimpleNamespace(sources=[None], metainfo=dict(classes=classes))
-        self.train_dataloader = SimpleNamespace(dataset=dataset)
-        self.hook = LabelRangeHook()
-        self.hook.before_train(self)
-
-    def step(self, data: dict) -> None:
-        self.hook.before_train_iter(self, 0, data)
-
-
-@pytest.mark.parametrize('classes', [None, ('a', 'b')])
-def test_a_label_beyond_the_classes_names_the_image(classes):
-    data = batch(classes=4)
-    data['data_samples']['sup'][1].set_metainfo(dict(img_path='folder/b.png'))
-    data['data_samples']['sup'][0].gt_sem_seg.data.fill_(255)
-    with pytest.raises(DataError, match='the mask of folder/b.png has labels from 0 to 3.*has 2 classes'):
-        Run(classes).step(data)
-    Run(None, num_classes=4).step(data)
-
-
-def test_more_classes_than_the_segmentor_has_are_found_before_training():
-    with pytest.raises(DataError, match=r'names 3 classes \(a, b, c\), and the segmentor has num_classes=2'):
-        Run(('a', 'b', 'c'))
-
-
-def test_a_mask_with_colours_is_an_error():
-    data = batch()
-    sample = data['data_samples']['sup'][0]
-    sample.gt_sem_seg = type(sample.gt_sem_seg)(data=torch.zeros(64, 64, 3, dtype=torch.long))
-    with pytest.raises(DataError, match='has colours; a mask of class numbers holds 0 to 1'):
-        Run(None).step(data)
-
-
-def test_masks_whose_foreground_is_ignored_are_found():
-    """0/255 read as class numbers: nothing would be learned, and nobody would say so."""
-
-    def masks(foreground: int) -> dict:
-        data = batch(images=10)
-        for sample in data['data_samples']['sup']:
-            sample.gt_sem_seg.data[sample.gt_sem_seg.data == 1] = foreground
-        return data
-
-    run = Run(('a', 'b'))
-    for _ in range(9):
-        run.step(masks(255))
-    with pytest.raises(DataError, match='the first 100 labelled images have no label but 0 and 255.*LoadPolypMask'):
-        run.step(masks(255))
-    run = Run(('a', 'b'))
-    run.step(masks(1))
-    for _ in range(12):
-        run.step(masks(255))
 
 
 def test_another_ignore_index_is_refused_when_the_model_is_built():

@@ -1,4 +1,4 @@
-"""Arguments of the checkpoint hook, and what it keeps and removes; killed writes are in test_interruption.py."""
+"""Arguments of the checkpoint hook, and what it keeps and removes; killed writes are in ../test_interruption.py."""
 
 from __future__ import annotations
 

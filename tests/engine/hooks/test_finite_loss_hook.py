@@ -1,4 +1,4 @@
-"""Losses and weights that are no numbers; what a whole run leaves behind is in test_interruption.py."""
+"""Losses and weights that are no numbers; what a whole run leaves behind is in ../test_interruption.py."""
 
 from __future__ import annotations
 

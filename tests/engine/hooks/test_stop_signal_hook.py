@@ -1,4 +1,4 @@
-"""When a signal stops a run; whole runs that are stopped are in test_interruption.py."""
+"""When a signal stops a run; whole runs that are stopped are in ../test_interruption.py."""
 
 from __future__ import annotations
 

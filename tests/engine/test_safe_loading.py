@@ -17,7 +17,7 @@ from mmseg_acl.engine.safe_loading import load_from_anywhere
 from mmseg_acl.evaluation.cross_dataset import load_model
 from mmseg_acl.evaluation.label_quality import measure_label_quality
 
-CONFIGS = Path(__file__).parent / 'configs'
+CONFIGS = Path(__file__).parents[1] / 'configs'
 REFUSED = 'cannot be read as a checkpoint'
 
 

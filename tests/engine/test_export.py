@@ -20,7 +20,7 @@ from steps import CONFIGS
 
 from mmseg_acl.engine.export import dataset_meta, export_student, plain_config
 
-TOOL = Path(__file__).parents[1] / 'tools' / 'export_student.py'
+TOOL = Path(__file__).parents[2] / 'tools' / 'export_student.py'
 # Nothing of this package can be imported here.
 PLAIN_MMSEG = """
 import json, sys
