@@ -43,6 +43,11 @@ METHODS = (
     Method('ELN', 'eln', 'ELN'),
     Method('PSMT', 'psmt', 'PSMT'),
     Method('U2PL', 'u2pl', 'U2PL'),
+    Method('FixMatch', 'fixmatch', 'FixMatch', published=False),
+    Method('UniMatch', 'unimatch', 'UniMatch', published=False),
+    Method('UniMatch V2', 'unimatch_v2', 'UniMatchV2', published=False),
+    Method('CPS', 'cps', 'CPS', published=False),
+    Method('BCP', 'bcp', 'BCP', published=False),
     Method('ACL-Net', 'aclnet', 'ACLNet'),
 )
 BY_FOLDER = {method.folder: method for method in METHODS}

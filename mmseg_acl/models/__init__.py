@@ -10,9 +10,29 @@ from mmseg_acl.models.heads import (
     FocusedBlock,
 )
 from mmseg_acl.models.refinement import LocalAffinity, PseudoLabelRefiner
-from mmseg_acl.models.segmentors import AEL, CAC, CAFD, ELN, PSMT, U2PL, ACLNet, MeanTeacher, SemiSupervisedSegmentor
+from mmseg_acl.models.segmentors import (
+    AEL,
+    BCP,
+    CAC,
+    CAFD,
+    CPS,
+    ELN,
+    PSMT,
+    U2PL,
+    ACLNet,
+    FixMatch,
+    MeanTeacher,
+    SemiSupervisedSegmentor,
+    UniMatch,
+    UniMatchV2,
+)
 
 __all__ = [
+    'UniMatchV2',
+    'UniMatch',
+    'FixMatch',
+    'CPS',
+    'BCP',
     'ACLHead',
     'ACLNet',
     'AEL',

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_acl.models.semi.pseudo_label import IGNORE, probabilities
+from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities
 
 # Bounds the cost of a pair that the affinity is sure of, and wrong.
 _SURE = 1e-6
@@ -118,6 +118,33 @@ def pseudo_label_loss(logits: Tensor, prob: Tensor, labels: Tensor, weight: Tens
     """
     dice = soft_dice_loss(probabilities(logits), prob, (labels != IGNORE).to(prob))
     return label_loss(logits, labels, weight) + dice
+
+
+def confident_loss(
+    logits: Tensor, prob: Tensor, valid: Tensor, threshold: float, criterion: str = 'cross_entropy'
+) -> Tensor:
+    """The loss of FixMatch and its successors: labels that the teacher is sure of, over all valid pixels.
+
+    ``'cross_entropy'`` sums over the pixels whose label has at least ``threshold`` and divides by all valid ones, so
+    that a teacher that is seldom sure teaches little. ``'dice'`` is the Dice loss with the hard labels over the
+    pixels that are kept, which UniMatch takes for medical images.
+
+    Args:
+        logits: (B, C or 1, H, W) of the student.
+        prob: (B, C, H, W) probabilities that the labels come from, no gradient.
+        valid: (B, H, W) bool, false on padding.
+        threshold: In [0, 1).
+        criterion: ``'cross_entropy'`` or ``'dice'``.
+
+    Returns:
+        A scalar; 0, still connected to ``logits``, where no pixel is kept.
+    """
+    labels = hard_labels(prob, valid, threshold)
+    if criterion == 'cross_entropy':
+        return pixel_cross_entropy(logits.float(), labels).sum() / valid.sum().clamp(min=1)
+    kept = labels != IGNORE
+    one_hot = F.one_hot(labels.where(kept, 0), prob.shape[1]).movedim(-1, 1).to(prob)
+    return soft_dice_loss(probabilities(logits), one_hot, kept.to(prob))
 
 
 def affinity_loss(affinity: Tensor, members: Tensor) -> Tensor:

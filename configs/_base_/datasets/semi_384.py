@@ -80,6 +80,13 @@ supervised_dataloader = dict(
     ),
 )
 
+# For UniMatch: two strong views of an unlabelled image, each with colours of its own:
+# train_dataloader = dict(dataset=dict(unlabelled=dict(pipeline=_base_.two_views_pipeline)))
+two_views_pipeline = [
+    *unsup_pipeline[:-1],
+    dict(type='Views', unsup_weak=[], unsup_strong=strong_colors, unsup_strong2=strong_colors),
+]
+
 # For CAC: two crops of an unlabelled image that overlap, each with flips and colours of its own. The image is never
 # smaller than a crop, so that there is room for two:
 # train_dataloader = dict(dataset=dict(unlabelled=dict(pipeline=_base_.two_crops_pipeline)))

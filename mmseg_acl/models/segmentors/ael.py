@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from mmseg_acl.models.losses import pixel_cross_entropy
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
 from mmseg_acl.models.semi.confidence_bank import ConfidenceBank
-from mmseg_acl.models.semi.mixing import mix
+from mmseg_acl.models.semi.mixing import mix, relabelled
 from mmseg_acl.models.semi.objects import class_pixels, object_boxes
 from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
 
@@ -116,11 +115,7 @@ class AEL(SemiSupervisedSegmentor):
         """
         truth = true_labels(batch.samples)
         pixels = class_pixels(truth, self.bank.class_rates(), self.paste_prob)
-        samples = []
-        for sample, pasted in zip(batch.samples, mix(truth, pixels), strict=True):
-            sample = sample.clone()
-            sample.gt_sem_seg = PixelData(data=pasted[None])
-            samples.append(sample)
+        samples = relabelled(batch.samples, mix(truth, pixels))
         return replace(batch, labelled=mix(batch.labelled, pixels), samples=samples)
 
     def consistency(self, logits: Tensor, prob: Tensor, valid: Tensor) -> Tensor:

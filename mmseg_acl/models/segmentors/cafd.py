@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmengine.optim import OptimWrapperDict
 from mmseg.registry import MODELS
 from mmseg.utils import SampleList
@@ -15,23 +14,11 @@ from torch import Tensor, nn
 from mmseg_acl.models.heads.focused_dispersive import add_block
 from mmseg_acl.models.losses import pseudo_label_loss
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
-from mmseg_acl.models.semi.joint_pass import StudentPass, joint_pass
+from mmseg_acl.models.semi.pair import SegmentorPair, summed_losses
 from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
 from mmseg_acl.models.semi.rampup import sigmoid_rampup
 from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.wrapping import unwrapped
-
-
-class SegmentorPair(BaseModule):
-    """Both networks with one forward pass, so that distributed training can wrap them as one module."""
-
-    def __init__(self, focused: nn.Module, dispersive: nn.Module) -> None:
-        super().__init__()
-        self.focused, self.dispersive = focused, dispersive
-
-    def forward(self, labelled: Tensor, samples: SampleList, unlabelled: Tensor) -> list[StudentPass]:
-        """What either network makes of all images; see :func:`~mmseg_acl.models.semi.joint_pass.joint_pass`."""
-        return [joint_pass(network, labelled, samples, unlabelled) for network in (self.focused, self.dispersive)]
 
 
 @MODELS.register_module()
@@ -110,7 +97,7 @@ class CAFD(SemiSupervisedSegmentor):
 
     def build_networks(self, segmentor: dict) -> None:
         """Two networks of one config, each with pre-trained weights where it names some."""
-        self.segmentors = SegmentorPair(build_segmentor(segmentor), build_segmentor(segmentor))
+        self.segmentors = SegmentorPair(focused=build_segmentor(segmentor), dispersive=build_segmentor(segmentor))
 
     @property
     def focused(self) -> nn.Module:
@@ -198,7 +185,7 @@ class CAFD(SemiSupervisedSegmentor):
             (U, C or 1, H, W) of either network on the unlabelled images.
         """
         first, second = self.segmentors(labelled, samples, unlabelled)
-        losses = {key: value + second.losses[key] if 'loss' in key else value for key, value in first.losses.items()}
+        losses = summed_losses(first.losses, second.losses)
         truth = true_labels(samples)
         maps = probabilities(torch.cat([first.logits.labelled, second.logits.labelled]))
         losses['loss_dis'] = self.discriminator_loss(maps.detach(), truth)

@@ -48,6 +48,21 @@ class SemiBatch:
         """(U, 3, H, W) the first strong view."""
         return self.strong_views[0]
 
+    def two_strong_views(self) -> tuple[Tensor, Tensor]:
+        """The strong views of a method that needs two.
+
+        Raises:
+            ValueError: There are more or fewer.
+        """
+        if len(self.strong_views) != 2:
+            raise ValueError(
+                f'the unlabelled pipeline makes {len(self.strong_views)} strong view(s) and this method needs 2: let '
+                "it end in dict(type='Views', unsup_weak=[], unsup_strong=colors, unsup_strong2=colors), as "
+                'two_views_pipeline of _base_/datasets/semi_384.py does'
+            )
+        first, second = self.strong_views
+        return first, second
+
 
 @MODELS.register_module()
 class SemiSupervisedSegmentor(BaseSegmentor):

@@ -113,6 +113,11 @@ def decode(segmentor: nn.Module, features: Any, size: tuple[int, int]) -> Tensor
     return logits_at(size, last_head(segmentor), outputs)
 
 
+def image_logits(segmentor: nn.Module, images: Tensor) -> Tensor:
+    """Logits (B, C or 1, H, W) of images (B, 3, H, W) in the mode that the segmentor is in, with their gradient."""
+    return decode(segmentor, segmentor.extract_feat(images), images.shape[2:])
+
+
 def logits_at(size: tuple[int, int], head: nn.Module, outputs: Any) -> Tensor:
     """The logits that ``head`` predicts by, (B, C, H, W) with (H, W) = ``size``."""
     return resize(main_logits(head, outputs), size=size, mode='bilinear', align_corners=head.align_corners)

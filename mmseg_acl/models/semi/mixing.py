@@ -1,8 +1,10 @@
-"""CutMix between the images of a batch (Yun et al. 2019; French et al. 2020)."""
+"""Boxes of one image pasted into another of the batch (Yun et al. 2019; French et al. 2020)."""
 
 from __future__ import annotations
 
 import torch
+from mmengine.structures import PixelData
+from mmseg.utils import SampleList
 from torch import Tensor
 from torch.distributions import Beta
 
@@ -89,3 +91,50 @@ def mix(x: Tensor, mask: Tensor) -> Tensor:
     if x.dim() == 3:
         mask = mask.squeeze(1)
     return torch.where(mask, x.roll(1, dims=0), x)
+
+
+class BoxMix:
+    """Draw several boxes an image for :func:`mix`; where two overlap, the image itself shows again.
+
+    As in French et al. (BMVC 2020), whose boxes CPS uses: the shares of all boxes together are drawn, and each box
+    has its part of it, with a side ratio that is drawn on the logarithm.
+
+    Args:
+        count: Boxes an image, at least 1.
+        area: Range of the boxes' share of the image together, within (0, 1).
+
+    Raises:
+        ValueError: An argument outside what is allowed.
+    """
+
+    def __init__(self, count: int = 3, area: tuple[float, float] = (0.25, 0.5)) -> None:
+        if count < 1:
+            raise ValueError(f'the boxes are count={count}; there must be at least 1')
+        if not 0 < area[0] <= area[1] < 1:
+            raise ValueError(f'the boxes have area={tuple(area)}; it needs 0 < low <= high < 1')
+        self.count, self.area = count, tuple(area)
+
+    def draw(self, images: Tensor) -> Tensor:
+        """Boxes for ``images`` (B, 3, H, W) as a mask (B, 1, H, W), true where the partner shows.
+
+        A batch of one has no partner and gets no box.
+        """
+        batch, _, height, width = images.shape
+        mask = torch.zeros(batch, 1, height, width, dtype=torch.bool)
+        for image in mask if batch > 1 else ():
+            low, high = self.area
+            share = (low + (high - low) * torch.rand(()).item()) / self.count
+            for ratio, top, left in torch.rand(self.count, 3).tolist():
+                rows = share**ratio  # of the height; the share of the width is what is left of the area
+                h, w = max(1, round(rows * height)), max(1, round(share / rows * width))
+                y, x = round(top * (height - h)), round(left * (width - w))
+                image[:, y : y + h, x : x + w] ^= True
+        return mask.to(images.device)
+
+
+def relabelled(samples: SampleList, truth: Tensor) -> SampleList:
+    """Copies of data samples with other labels (B, H, W); those given stay as they are."""
+    copies = [sample.clone() for sample in samples]
+    for sample, labels in zip(copies, truth, strict=True):
+        sample.gt_sem_seg = PixelData(data=labels[None])
+    return copies

@@ -1,0 +1,10 @@
+# UniMatch V2: threshold and decay of its public code, the loss of UniMatch's medical variant, and a warm-up of 5 of
+# 80 epochs.
+method = dict(
+    type='UniMatchV2',
+    teacher_momentum=0.996,
+    warmup_iters=845,
+    threshold=0.95,
+    consistency_weight=1.0,
+    criterion='dice',
+)

@@ -1,0 +1,11 @@
+_base_ = ['tiny_model.py', 'tiny_run.py']
+segmentor = _base_.model
+model = dict(
+    _delete_=True,
+    type='UniMatchV2',
+    segmentor=segmentor,
+    teacher_momentum=0.9,
+    warmup_iters=2,
+    threshold=0.6,
+)
+train_dataloader = dict(dataset=dict(unlabelled=dict(pipeline=_base_.two_views_pipeline)))
