@@ -60,7 +60,7 @@ results: $(STAMP)
 	$(BIN)/python tools/experiments.py tables configs/experiments/laptop_ablation.yaml --results $(LAPTOP)
 	$(BIN)/python tools/experiments.py documents README.md docs/*.md $(LAPTOP)/README.md $(LAPTOP)/runs.md
 	$(call seed0,scalars.json) $(BIN)/python tools/visualize.py curves --out $(LAPTOP)/curves \
-	  --scalars student/mDice teacher/mDice --
+	  --scalars loss student/mDice teacher/mDice focused/mDice --
 	$(call seed0,per_image.csv) $(BIN)/python tools/visualize.py distribution --out $(LAPTOP)/distribution
 
 test-robust: $(STAMP)
