@@ -18,11 +18,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_acl._stack import hide_log_noise
-from mmseg_acl.engine.checkpoint import check_state_fits, read_checkpoint, state_of
+from mmseg_acl.engine.checkpoint import check_state_fits, state_of
 from mmseg_acl.engine.distributed import DistributedRunner, prepare_cpus
 from mmseg_acl.engine.hooks.stop_signal_hook import StopSignalHook
 from mmseg_acl.engine.same_run import check_same_data, check_same_optimizer
 from mmseg_acl.engine.start.config_checks import check_config, check_options, leave_out_dissolved_hooks, rank
+from mmseg_acl.engine.start.reading import CheckpointReader
 from mmseg_acl.engine.start.rehearsal import rehearse
 from mmseg_acl.engine.start.resume import prepare_resume
 from mmseg_acl.engine.start.run_config import RunConfig
@@ -133,20 +134,18 @@ def build_runner(config: Config) -> Runner:
     """
     check_config(config)
     leave_out_dissolved_hooks(config)
-    resolve_weights(config.model)
+    read = CheckpointReader()
+    resolve_weights(config.model, read)
     if rank(config.get('launcher', 'none')) == 0:
         claim_work_dir(config.work_dir, bool(config.get('resume')))
-    resumed = prepare_resume(config) if config.get('resume') else None
-    if resumed is not None:
-        start = state_of(resumed.content)
-    else:
-        start = state_of(read_checkpoint(config.load_from)) if _is_file_name(config.get('load_from')) else None
+    resumed = prepare_resume(config, read) if config.get('resume') else None
+    start = state_of(read(config.load_from)) if _is_file_name(config.get('load_from')) else None
     prepare_cpus(config)
     try:
         runner = DistributedRunner.from_cfg(RunConfig.of(config))
         hide_log_noise(runner.logger)
         for path in local_weights(config.model):
-            check_weights_fit(unwrapped(runner.model), path)
+            check_weights_fit(unwrapped(runner.model), path, read)
         if start is not None:
             check_state_fits(unwrapped(runner.model), start, config.load_from)
         _ = runner.train_loop, runner.val_loop

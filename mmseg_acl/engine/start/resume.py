@@ -29,12 +29,13 @@ class Checkpoint(NamedTuple):
     content: dict
 
 
-def prepare_resume(config: Config) -> Checkpoint | None:
+def prepare_resume(config: Config, read: Callable[[Path], dict] = read_checkpoint) -> Checkpoint | None:
     """Name the checkpoint to go on from in ``config.load_from``, and check that the config is the run's own.
 
     Args:
         config: With ``resume`` set. ``load_from`` may name the checkpoint; else it is the last whole one of the work
             dir, or of the folder that ``default_hooks.checkpoint.out_dir`` names for it.
+        read: Reads a checkpoint.
 
     Returns:
         The checkpoint; None where there is none, so that the run starts at iteration 0.
@@ -45,9 +46,9 @@ def prepare_resume(config: Config) -> Checkpoint | None:
     """
     fresh_model = functools.cache(functools.partial(_build_model, config))
     if config.get('load_from'):
-        found = _read_whole(Path(config.load_from), fresh_model)
+        found = _read_whole(Path(config.load_from), fresh_model, read)
     else:
-        found = last_whole_checkpoint(config.work_dir, _other_folder(config), fresh_model)
+        found = last_whole_checkpoint(config.work_dir, _other_folder(config), fresh_model, read)
     if found is None:
         print_log(
             f'NOTHING TO RESUME: {config.work_dir} has no checkpoint, so the run starts at iteration 0',
@@ -62,7 +63,10 @@ def prepare_resume(config: Config) -> Checkpoint | None:
 
 
 def last_whole_checkpoint(
-    work_dir: str | Path, out_dir: Path | None = None, fresh_model: Callable[[], nn.Module] | None = None
+    work_dir: str | Path,
+    out_dir: Path | None = None,
+    fresh_model: Callable[[], nn.Module] | None = None,
+    read: Callable[[Path], dict] = read_checkpoint,
 ) -> Checkpoint | None:
     """The newest checkpoint of a run from which it can go on; None where there is none at all.
 
@@ -74,6 +78,7 @@ def last_whole_checkpoint(
         work_dir: Folder of the run.
         out_dir: Where else the run keeps its checkpoints.
         fresh_model: Gives the run's model, not trained; called where weights are no finite numbers.
+        read: Reads a checkpoint.
 
     Raises:
         ValueError: There are checkpoints, but none is whole; or there is none, but one elsewhere is noted.
@@ -82,7 +87,7 @@ def last_whole_checkpoint(
     faults = []
     for path in _candidates(work_dir, out_dir):
         try:
-            found = _read_whole(path, fresh_model)
+            found = _read_whole(path, fresh_model, read)
         except (ValueError, OSError) as error:
             faults.append(str(error))
             continue
@@ -107,14 +112,14 @@ def last_whole_checkpoint(
     return None
 
 
-def _read_whole(path: Path, fresh_model: Callable[[], nn.Module] | None) -> Checkpoint:
+def _read_whole(path: Path, fresh_model: Callable[[], nn.Module] | None, read: Callable[[Path], dict]) -> Checkpoint:
     """A checkpoint that has all that a run goes on from.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is cut short or damaged, is no checkpoint of a run, or its numbers are not finite.
     """
-    content = read_checkpoint(path)
+    content = read(path)
     missing = [key for key in NEEDED if key not in content]
     if missing:
         raise ValueError(

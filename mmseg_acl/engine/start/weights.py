@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.error import URLError
 
@@ -23,13 +23,17 @@ WAYS_OUT = (
 )
 
 
-def resolve_weights(model: ConfigDict) -> None:
+def resolve_weights(model: ConfigDict, read: Callable[[Path], dict] = read_checkpoint) -> None:
     """Replace every pre-trained weight that ``model`` names by a local file, in place.
 
     ``MMSEG_ACL_WEIGHTS`` is a folder in which a file is looked up by the name the config gives
     (``open-mmlab://resnet50_v1c`` finds ``resnet50_v1c.pth`` or ``resnet50_v1c-2cccc1ad.pth``), or ``none``.
     Without it, a path must exist and an address is downloaded to mmengine's cache. A ``pretrained=`` of
     mmseg's older configs is moved to its backbone's ``init_cfg``.
+
+    Args:
+        model: ``model`` of a config.
+        read: Reads a file of weights.
 
     Raises:
         FileNotFoundError: Weights are named and cannot be had; the message says the ways out.
@@ -52,21 +56,26 @@ def resolve_weights(model: ConfigDict) -> None:
             _download(name)
         else:
             backbone['init_cfg']['checkpoint'] = str(path)
-            if any(key.startswith('backbone.') for key in state_of(read_checkpoint(path))):
+            if any(key.startswith('backbone.') for key in state_of(read(path))):
                 backbone['init_cfg']['prefix'] = 'backbone.'
 
 
-def check_weights_fit(model: nn.Module, path: str) -> None:
+def check_weights_fit(model: nn.Module, path: str, read: Callable[[str], dict] = read_checkpoint) -> None:
     """Refuse backbone weights that leave part of the backbone at random: mmengine would only warn.
 
     A tenth of the parameters may be missing: Swin's output norms, for one, are in no classifier.
+
+    Args:
+        model: Whose learning network has the backbone.
+        path: File of the weights.
+        read: Reads it.
 
     Raises:
         ValueError: More parameters of the backbone are missing from the file, or have another shape; or one is no
             finite number.
     """
     segmentor = learner(model)
-    state = {key.removeprefix('backbone.'): value for key, value in state_of(read_checkpoint(path)).items()}
+    state = {key.removeprefix('backbone.'): value for key, value in state_of(read(path)).items()}
     backbone = getattr(
         segmentor.backbone, 'backbone', segmentor.backbone
     )  # one inside a backbone is what has weights
