@@ -56,7 +56,7 @@ def read_polyp_mask(path: str) -> np.ndarray:
         raise ValueError(f"mask '{path}' has pixels of type {pixels.dtype}: save it with 8 bits, values 0 and 255")
     lossy = data[:2].tobytes() == b'\xff\xd8'
     values, chroma = _brightest_channel(pixels)
-    levels = _levels(values)
+    levels = np.array(cv2.minMaxLoc(values)[:2], int) if lossy else _levels(values)
     full = 255 if levels[-1] <= 255 else 65535
     mask = (values > (full // 2 if levels[-1] > 1 else 0)).view(np.uint8)
     fault = _value_fault(levels, full, lossy)
@@ -87,7 +87,13 @@ def _levels(values: np.ndarray) -> np.ndarray:
 
 
 def _value_fault(levels: np.ndarray, full: int, lossy: bool) -> str | None:
-    """What is wrong with the values of a mask, if anything; ``full`` is what white has."""
+    """What is wrong with the values of a mask, if anything.
+
+    Args:
+        levels: Distinct values, ascending; of a JPEG the lowest and the highest are enough.
+        full: What white has.
+        lossy: Whether it is a JPEG.
+    """
     darkest, brightest = levels[0], levels[-1]
     # Class numbers look like a black JPEG's noise; a file without loss has no noise.
     black = (MAX_BLACK + 1) * (full + 1) // 256 - 1 if lossy or darkest == brightest else 1

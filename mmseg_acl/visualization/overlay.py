@@ -6,13 +6,12 @@ import heapq
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mmseg_acl.engine import load_config
 from mmseg_acl.visualization.predictions import TrainedRun, choose_images, list_images, open_sets, predict
-from mmseg_acl.visualization.style import paper_style, picture_grid
+from mmseg_acl.visualization.style import draw_contour, paper_style, picture_grid
 
 # The paper's colours, RGB.
 MISSED, FALSE, OVERLAP = (255, 0, 0), (0, 255, 0), (255, 255, 0)
@@ -100,19 +99,6 @@ def draw_failures(run: TrainedRun, datasets: Sequence[str] | None = None, count:
     with paper_style():
         figure = picture_grid(pictures, notes=notes, legend=legend)
         for axes, found in zip(figure.axes, worst, strict=True):
-            _draw_contour(axes, found.mask, MASK_CONTOUR, '-')
-            _draw_contour(axes, found.found, FOUND_CONTOUR, '--')
+            draw_contour(axes, found.mask, MASK_CONTOUR, '-')
+            draw_contour(axes, found.found, FOUND_CONTOUR, '--')
     return figure
-
-
-def _draw_contour(axes: Axes, region: np.ndarray, color: str, style: str) -> None:
-    """A region's outline as vectors, told from the other by its style too."""
-    if region.any():
-        height, width = region.shape
-        # A border of nothing closes regions that touch the frame's edge. The picture may have been made smaller.
-        left, right, bottom, top = axes.images[0].get_extent()
-        x = left + (np.arange(-1, width + 1) + 0.5) * (right - left) / width
-        y = top + (np.arange(-1, height + 1) + 0.5) * (bottom - top) / height
-        axes.contour(x, y, np.pad(region, 1).astype(float), [0.5], colors=color, linestyles=style, linewidths=1.0)
-        axes.set_xlim(left, right)
-        axes.set_ylim(bottom, top)

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -139,6 +140,19 @@ def picture_grid(
     if legend:
         figure.legend(handles=list(legend), loc='lower center', ncol=len(legend), borderaxespad=0.2)
     return figure
+
+
+def draw_contour(axes: Axes, region: np.ndarray, color: str, style: str) -> None:
+    """A region's outline as vectors, told from the other by its style too."""
+    if region.any():
+        height, width = region.shape
+        # A border of nothing closes regions that touch the frame's edge. The picture may have been made smaller.
+        left, right, bottom, top = axes.images[0].get_extent()
+        x = left + (np.arange(-1, width + 1) + 0.5) * (right - left) / width
+        y = top + (np.arange(-1, height + 1) + 0.5) * (bottom - top) / height
+        axes.contour(x, y, np.pad(region, 1).astype(float), [0.5], colors=color, linestyles=style, linewidths=1.0)
+        axes.set_xlim(left, right)
+        axes.set_ylim(bottom, top)
 
 
 def wrap(title: str, width: float) -> str:

@@ -156,6 +156,10 @@ def build_runner(config: Config) -> Runner:
         # How the stack refuses what it does not check: the parts of a config do not fit.
         raise ValueError(f'the config cannot be built: {error_text(error)}') from error
     rehearse(runner)
+    if not config.get('resume') and config.filename:
+        # The copy in the work dir, since options of the command line may have changed the data.
+        copy = Path(runner.work_dir) / Path(config.filename).name
+        runner.logger.info(f'to look at the frames and masks of this run: python tools/inspect_data.py {copy}')
     return runner
 
 
