@@ -37,10 +37,10 @@ RENAMED_SCALARS: dict[str, dict[str, str]] = {
     },
     'AEL': {'loss_con': 'loss_consistency', 'loss_con_sup': 'loss_consistency_labelled'},
     'CAC': {'loss_con': 'loss_contrast'},
-    'CAFD': {'loss_con': 'loss_consistency'},
+    'CAFD': {'loss_con': 'loss_consistency', 'kept': 'kept_share'},
     'ELN': {'loss_weak': 'loss_consistency_weak', 'loss_strong': 'loss_consistency_strong'},
     'MeanTeacher': {'loss_con': 'loss_consistency'},
-    'PSMT': {'loss_con': 'loss_consistency'},
+    'PSMT': {'loss_con': 'loss_consistency', 'kept': 'kept_share'},
     'U2PL': {'loss_con': 'loss_consistency'},
 }
 

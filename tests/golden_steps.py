@@ -82,6 +82,7 @@ NEW_NAMES = {
     'loss_strong': 'loss_consistency_strong',
     'loss_tra': 'loss_contrast',
     'loss_aff': 'loss_affinity',
+    'kept': 'kept_share',
 }
 
 

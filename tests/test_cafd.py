@@ -247,8 +247,8 @@ def judged(model, maps, valid):
 
 def bce(values, valid, target: int) -> float:
     total = count = 0
-    for p, known in zip(values.flatten().tolist(), valid.flatten().tolist(), strict=True):
-        if known:
+    for p, counts in zip(values.flatten().tolist(), valid.flatten().tolist(), strict=True):
+        if counts:
             total -= math.log(p if target else 1 - p)
             count += 1
     return total / count
@@ -264,10 +264,10 @@ def test_the_discriminator_learns_labels_from_predictions_and_the_networks_to_pa
     assert set(found) == {'loss_seg', 'acc_seg', 'loss_dis', 'loss_adv'}
     maps = predictions(model, model.data_preprocessor(data, training=True)['inputs']['sup'])
     truth = torch.cat([sample.gt_sem_seg.data for sample in data['data_samples']['sup']])
-    known = truth != IGNORE
+    valid = truth != IGNORE
     one_hot = torch.stack([(truth == c).double() for c in range(2)], dim=1)
-    real = bce(judged(model, one_hot, known), known, 1)
-    both, twice = torch.cat([maps[name] for name in NETWORKS]), torch.cat([known, known])
+    real = bce(judged(model, one_hot, valid), valid, 1)
+    both, twice = torch.cat([maps[name] for name in NETWORKS]), torch.cat([valid, valid])
     fake = judged(model, both, twice)
     assert found['loss_dis'].item() == pytest.approx((real + bce(fake, twice, 0)) / 2, rel=1e-4)
     assert found['loss_adv'].item() == pytest.approx(0.1 * bce(fake, twice, 1), rel=1e-4)
@@ -313,7 +313,7 @@ def test_each_network_learns_what_the_discriminator_trusts_in_the_other():
     assert 0 < kept < 2 * valid.sum()
     assert found['loss_consistency'].item() == pytest.approx(10 * sigmoid_rampup(5 - 2, 4) * con, rel=1e-3)
     assert found['loss_label'].item() == pytest.approx(0.5 * label, rel=1e-3)
-    assert found['kept'].item() == pytest.approx(kept / (2 * valid.sum().item()), abs=1e-3)
+    assert found['kept_share'].item() == pytest.approx(kept / (2 * valid.sum().item()), abs=1e-3)
     mean = torch.cat([t[valid] for t in trust.values()]).mean().item()
     assert found['confidence'].item() == pytest.approx(mean, rel=1e-4)
     passing = torch.cat([judged(model, strong[name], valid) for name in NETWORKS])
@@ -331,7 +331,7 @@ def test_phases_begin_when_they_are_to():
     assert [set(found) for found in history[:2]] == [first] * 2
     assert [set(found) - first for found in history[2:4]] == [{'loss_consistency', 'confidence'}] * 2
     assert [set(found) - first for found in history[4:]] == [
-        {'loss_consistency', 'confidence', 'loss_label', 'kept'}
+        {'loss_consistency', 'confidence', 'loss_label', 'kept_share'}
     ] * 2
 
 
@@ -394,7 +394,7 @@ def test_every_loss_is_at_work_and_finite(changes, data):
             'loss_label',
         }
         assert all(0 < value < 100 for key, value in found.items() if 'loss' in key), found
-        assert 0 < found['confidence'] < 1 and 0 <= found['kept'] <= 1
+        assert 0 < found['confidence'] < 1 and 0 <= found['kept_share'] <= 1
 
 
 @pytest.mark.trained
@@ -402,7 +402,7 @@ def test_nothing_that_is_trusted_and_nothing_but_padding_are_finite():
     model = trained()
     model.confidence = 1 - 1e-9
     found = losses(model, batch(seed=9), iteration=6)
-    assert found['kept'] == 0 and found['loss_label'] == 0
+    assert found['kept_share'] == 0 and found['loss_label'] == 0
     data = batch(seed=9)
     for sample in data['data_samples']['unsup_weak']:
         sample.valid.data[:] = False
@@ -420,11 +420,11 @@ def test_what_lies_under_padding_says_nothing():
     maps = torch.rand(2, 2, SIDE, SIDE).softmax(dim=1)
     other = maps.clone()
     other[..., 40:] = torch.rand(2, 2, SIDE, SIDE - 40)
-    known = torch.cat([truth, truth]) != IGNORE
+    valid = torch.cat([truth, truth]) != IGNORE
     for found in (
         lambda m: model.discriminator_loss(m, truth),
-        lambda m: model.adversarial_loss(m, known),
-        lambda m: model.confidence_map(m, known),
+        lambda m: model.adversarial_loss(m, valid),
+        lambda m: model.confidence_map(m, valid),
     ):
         assert torch.equal(found(maps), found(other))
 

@@ -99,9 +99,9 @@ def test_the_network_names_a_wrong_argument(wrong, message):
         ErrorLocalizationNetwork(**wrong)
 
 
-def plain_loss(score, right, known, groups=None):
+def plain_loss(score, right, valid, groups=None):
     """Pixel by pixel, in float64."""
-    groups = torch.zeros_like(known, dtype=torch.long) if groups is None else groups
+    groups = torch.zeros_like(valid, dtype=torch.long) if groups is None else groups
     total = count = 0
     for g in groups.unique().tolist():
         pixels = [
@@ -109,7 +109,7 @@ def plain_loss(score, right, known, groups=None):
             for s, r, k, own in zip(
                 score.double().flatten().tolist(),
                 right.flatten().tolist(),
-                known.flatten().tolist(),
+                valid.flatten().tolist(),
                 groups.flatten().tolist(),
                 strict=True,
             )
@@ -128,13 +128,13 @@ def plain_loss(score, right, known, groups=None):
 def test_wrong_pixels_weigh_as_much_as_right_ones(accuracy, grouped):
     torch.manual_seed(1)
     score = torch.randn(2, 9, 7, requires_grad=True)
-    right, known = torch.rand(2, 9, 7) < accuracy, torch.rand(2, 9, 7) < 0.7
+    right, valid = torch.rand(2, 9, 7) < accuracy, torch.rand(2, 9, 7) < 0.7
     groups = torch.randint(3, (2, 9, 7)) if grouped else None
-    found = error_localization_loss(score, right, known, groups)
-    assert found.item() == pytest.approx(plain_loss(score, right, known, groups), rel=1e-5)
+    found = error_localization_loss(score, right, valid, groups)
+    assert found.item() == pytest.approx(plain_loss(score, right, valid, groups), rel=1e-5)
     found.backward()
-    assert torch.isfinite(score.grad).all() and (score.grad[known] != 0).all()
-    assert (score.grad[~known] == 0).all()
+    assert torch.isfinite(score.grad).all() and (score.grad[valid] != 0).all()
+    assert (score.grad[~valid] == 0).all()
 
 
 def test_both_sides_pull_equally():

@@ -65,14 +65,14 @@ def test_cutmix_moves_image_label_weight_and_valid_together_and_never_with_itsel
     prob = torch.stack([1 - index / 10, index / 10], 1).view(4, 2, 1, 1).expand(4, 2, 32, 32)
     valid = (index > 0).view(4, 1, 1).expand(4, 32, 32)
     boxes = CutMix(prob=1.0, beta=(4.0, 4.0), aspect=(1.0, 1.0), stride=1).draw(images)
-    image, mixed, known = mix(images, boxes), mix(prob, boxes), mix(valid, boxes)
+    image, mixed, here = mix(images, boxes), mix(prob, boxes), mix(valid, boxes)
     for i in range(4):
         for y in range(32):
             for x in range(32):
                 source = (i - 1) % 4 if boxes[i, 0, y, x] else i
                 assert image[i, 0, y, x] == source
                 assert mixed[i, 1, y, x] == pytest.approx(source / 10)
-                assert known[i, y, x] == (source > 0)
+                assert here[i, y, x] == (source > 0)
         assert image[i].unique().numel() == 2, 'every image shows another one'
 
 
@@ -421,7 +421,7 @@ def test_the_loss_is_the_two_teachers_confident_labels_on_the_mixed_strong_view(
     assert 0 < kept < count
     ramp = (1 - math.cos(math.pi * 3 / 4)) / 2
     assert found['loss_consistency'].item() == pytest.approx(1.5 * ramp * total / kept, rel=1e-4)
-    assert found['kept'].item() == pytest.approx(kept / count)
+    assert found['kept_share'].item() == pytest.approx(kept / count)
     model.noise.epsilon = 20.0
     assert losses(model, data, iteration=5)['loss_consistency'].item() != pytest.approx(
         found['loss_consistency'].item(), rel=1e-2
@@ -447,10 +447,10 @@ def test_losses_are_finite_not_zero_and_reach_the_student_only(classes):
         optimizer.step()
         model.after_step()
         assert all(torch.isfinite(value) for value in found.values())
-        expected = {'loss_seg', 'acc_seg'} | ({'loss_consistency', 'kept'} if iteration >= 2 else set())
+        expected = {'loss_seg', 'acc_seg'} | ({'loss_consistency', 'kept_share'} if iteration >= 2 else set())
         assert set(found) == expected
         if iteration > 2:
-            assert 0 < found['loss_consistency'] < 10 and found['kept'] == 1
+            assert 0 < found['loss_consistency'] < 10 and found['kept_share'] == 1
     assert all(p.grad is None for p in model.teacher.parameters())
 
 
@@ -468,7 +468,7 @@ def test_labels_that_are_all_ignored_or_all_background_are_no_trouble():
     train(model, 5)
     model.train()
     found = losses(model, batch(seed=5), 5)
-    assert found['loss_consistency'] == 0 and found['kept'] == 0
+    assert found['loss_consistency'] == 0 and found['kept_share'] == 0
     model.parse_losses(found)[0].backward()
     assert all(torch.isfinite(p.grad).all() for p in model.student.parameters())
 
@@ -476,13 +476,13 @@ def test_labels_that_are_all_ignored_or_all_background_are_no_trouble():
         teacher.decode_head.conv_seg.weight.zero_()
         teacher.decode_head.conv_seg.bias.copy_(torch.tensor([200.0, 0.0]))
     found = losses(model, batch(seed=6), 6)
-    assert found['kept'] == 1 and 0 < found['loss_consistency'] < 10
+    assert found['kept_share'] == 1 and 0 < found['loss_consistency'] < 10
 
     data = batch(seed=7)
     for sample in data['data_samples']['unsup_weak']:
         sample.valid.data[:] = False
     found = losses(model, data, 7)
-    assert found['loss_consistency'] == 0 and found['kept'] == 0
+    assert found['loss_consistency'] == 0 and found['kept_share'] == 0
 
 
 @pytest.mark.parametrize(

@@ -124,11 +124,11 @@ def test_mean_teacher_consistency_is_the_mean_squared_error_of_probabilities():
                 q = probabilities(
                     model.student.encode_decode(views[other][i : i + 1], [dict(img_shape=(SIDE, SIDE))])
                 )[0]
-            known = torch.ones(SIDE, SIDE, dtype=torch.bool)
+            valid = torch.ones(SIDE, SIDE, dtype=torch.bool)
             if name == 'unsup_weak':
-                known = data['data_samples']['unsup_weak'][i].valid.data[0]
-            total += ((p - q) ** 2).mean(0)[known].sum().item()
-            count += known.sum().item()
+                valid = data['data_samples']['unsup_weak'][i].valid.data[0]
+            total += ((p - q) ** 2).mean(0)[valid].sum().item()
+            count += valid.sum().item()
     ramp = sigmoid_rampup(5 - 2, 4)
     assert found['loss_consistency'].item() == pytest.approx(10 * ramp * total / count, rel=1e-4)
 
@@ -209,18 +209,18 @@ def test_affinities_of_labelled_images_are_taught_by_their_masks():
         for y in range(SIDE // 8):
             for x in range(SIDE // 8):
                 cell = sample.gt_sem_seg.data[0, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8]
-                known = (cell != 255).float().mean() >= 0.5
-                pure[1, i, y, x] = known and (cell == 1).float().mean() > 0.9
-                pure[0, i, y, x] = known and (cell == 1).float().mean() < 0.1
+                valid = (cell != 255).float().mean() >= 0.5
+                pure[1, i, y, x] = valid and (cell == 1).float().mean() > 0.9
+                pure[0, i, y, x] = valid and (cell == 1).float().mean() < 0.1
     assert pure.flatten(1).any(1).all() and not pure[:, :, 0].any()
     views = model.data_preprocessor(data, training=True)['inputs']
     with model.student_tap:
         model.student(torch.cat([views['sup'], views['unsup_strong']]))
     feature = model._on_grid(model.student_tap.pop(), views['sup'])[:3]
-    seen = torch.ones(3, SIDE // 8, SIDE // 8, dtype=torch.bool)
-    seen[:, 0] = False  # the second row of cells is half known
+    valid = torch.ones(3, SIDE // 8, SIDE // 8, dtype=torch.bool)
+    valid[:, 0] = False  # the second row of cells is half known
     members = pure.flatten(2).movedim(0, -1)
-    expected = affinity_loss(model.affinity_head(feature, seen.flatten(1)).map, members)
+    expected = affinity_loss(model.affinity_head(feature, valid.flatten(1)).map, members)
     torch.testing.assert_close(found['loss_affinity'], 2 * expected)
 
 

@@ -200,15 +200,15 @@ def test_pseudo_label_loss_against_loops_and_with_nothing_to_learn(weighted):
     logits = torch.randn(2, 2, 5, 5, dtype=torch.double, requires_grad=True)
     prob = torch.rand(2, 2, 5, 5, dtype=torch.double).softmax(1)
     labels = hard_labels(prob, torch.rand(2, 5, 5) > 0.3)
-    known = labels != 255
+    valid = labels != 255
     weight = torch.rand(2, 5, 5, dtype=torch.double) if weighted else None
     total = count = 0.0
-    for b, y, x in known.nonzero().tolist():
+    for b, y, x in valid.nonzero().tolist():
         row = logits[b, :, y, x]
         share = weight[b, y, x].item() if weighted else 1.0
         total += share * (row.exp().sum().log() - row[labels[b, y, x]]).item()
         count += share
-    expected = total / count + reference_dice(logits.softmax(1), prob, known.double(), 1.0)
+    expected = total / count + reference_dice(logits.softmax(1), prob, valid.double(), 1.0)
     assert pseudo_label_loss(logits, prob, labels, weight).item() == pytest.approx(expected, rel=1e-6)
     single = (logits[:, 1:] - logits[:, :1]).detach()
     assert pseudo_label_loss(single, prob, labels, weight).item() == pytest.approx(expected, rel=1e-6)

@@ -242,7 +242,7 @@ def test_statistics_of_layers_in_training_are_averaged_in_one_message(monkeypatc
 
 @pytest.mark.parametrize(('method', 'iteration'), [*((method, 0) for method in FOLDERS), ('eln', 2), ('eln', 4)])
 def test_what_learns_later_has_a_zero_gradient_till_then(method, iteration):
-    """DDP waits for the gradient of every parameter; these are the steps at which some branch is not active."""
+    """DDP waits for the gradient of every parameter; these are the steps at which some part is not active."""
     model = build(method)
     found = losses(model.train(), batch(2), iteration)
     sum(value for name, value in found.items() if 'loss' in name).backward()

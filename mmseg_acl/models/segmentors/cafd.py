@@ -166,7 +166,7 @@ class CAFD(SemiSupervisedSegmentor):
                 pseudo_label_loss(own, target, label) for (own, target, _), label in zip(lessons, labels, strict=True)
             )
             kept = (torch.stack(labels) != IGNORE).sum()
-            losses['kept'] = kept / (len(labels) * batch.valid.sum().clamp(min=1))
+            losses['kept_share'] = kept / (len(labels) * batch.valid.sum().clamp(min=1))
         return losses
 
     def run_pair(

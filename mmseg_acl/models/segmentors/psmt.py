@@ -92,7 +92,7 @@ class PSMT(SemiSupervisedSegmentor):
         self.teacher = Ensemble(freeze(build_segmentor(without_weights(segmentor))) for _ in range(2))
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """``loss_seg``, ``loss_consistency``, and ``kept``, the share of pixels above the threshold."""
+        """``loss_seg``, ``loss_consistency``, and ``kept_share``, the share of pixels above the threshold."""
         prob = probabilities(self.run_teacher(batch.weak))
         boxes = self.cutmix.draw(batch.weak)
         strong, prob, valid = (mix(x, boxes) for x in (batch.strong, prob, batch.valid))
@@ -104,7 +104,7 @@ class PSMT(SemiSupervisedSegmentor):
         losses['loss_consistency'] = (
             self.consistency_weight * ramp * confident_cross_entropy(logits.unlabelled, labels, prob)
         )
-        losses['kept'] = (labels != IGNORE).sum() / valid.sum().clamp(min=1)
+        losses['kept_share'] = (labels != IGNORE).sum() / valid.sum().clamp(min=1)
         return losses
 
     def perturb(self, features: list[Tensor], valid: Tensor) -> list[Tensor]:
