@@ -9,7 +9,7 @@ from mmseg.registry import MODELS
 from torch import nn
 from torch.autograd import gradcheck
 
-from mmseg_acl.models.heads.acl_head import ACLHead, Regions
+from mmseg_acl.models.heads.acl_head import ACLHead, Regions, filtered_rows
 from mmseg_acl.models.heads.affinity_head import Affinity, AffinityHead
 from mmseg_acl.models.heads.caa_head import CAAHead
 from mmseg_acl.models.semi.memory_bank import MemoryBank
@@ -208,6 +208,12 @@ def probabilities(images, pixels, classes):
     return logits.softmax(-1)
 
 
+def filtered_maps(affinity, regions, valid):
+    """All rows of all images."""
+    rows = torch.arange(affinity.shape[-1])
+    return torch.stack([filtered_rows(*image, rows) for image in zip(affinity, regions.region, valid, strict=True)])
+
+
 @pytest.mark.parametrize('classes', [2, 4])
 def test_regions_filter_and_queries_are_those_of_the_loops(classes):
     student, teacher = affinities(pixels=16)
@@ -215,8 +221,9 @@ def test_regions_filter_and_queries_are_those_of_the_loops(classes):
     head = ACLHead(dim=4, num_classes=classes)
     found = head.regions(student.map, teacher.map, prob)
     mean = (student.map + teacher.map) / 2
-    filtered = head.filter(mean, found)
-    queries, keys = head.queries_keys(student, teacher, found)
+    every = torch.ones(2, 16, dtype=torch.bool)
+    filtered = filtered_maps(mean, found, every)
+    queries, keys = head.queries_keys(student, teacher, found, torch.arange(32))
     for b in range(2):
         scores, regions = reference_regions(student.map[b], teacher.map[b], prob[b], (0.45, 0.75))
         assert {0, 1} <= set(regions)
@@ -230,7 +237,7 @@ def test_regions_filter_and_queries_are_those_of_the_loops(classes):
         torch.testing.assert_close(keys[rows], expected @ teacher.vectors[b])
     torch.testing.assert_close(filtered.sum(-1), torch.ones(2, 16, dtype=torch.float64))
     some = torch.tensor([0, 3, 8, 15, 16, 31])
-    for few, all_ in zip(head.queries_keys(student, teacher, found, rows=some), (queries, keys), strict=True):
+    for few, all_ in zip(head.queries_keys(student, teacher, found, some), (queries, keys), strict=True):
         torch.testing.assert_close(few, all_[some])
 
 
@@ -252,11 +259,11 @@ def test_queries_carry_gradients_and_keys_do_not():
     head = ACLHead(dim=3)
     regions = head.regions(student.map, teacher.map, two(torch.rand(1, 4, dtype=torch.float64)))
     inputs = [tensor.requires_grad_() for tensor in (*student, *teacher)]
-    queries, keys = head.queries_keys(Affinity(*inputs[:2]), Affinity(*inputs[2:]), regions)
+    queries, keys = head.queries_keys(Affinity(*inputs[:2]), Affinity(*inputs[2:]), regions, torch.arange(4))
     assert queries.requires_grad and not keys.requires_grad
 
     def loss(map_, vectors):
-        return head.queries_keys(Affinity(map_, vectors), teacher.detach(), regions)[0]
+        return head.queries_keys(Affinity(map_, vectors), teacher.detach(), regions, torch.arange(4))[0]
 
     assert gradcheck(loss, inputs[:2])
     queries.sum().backward()
@@ -274,14 +281,13 @@ def test_score_is_stretched_whatever_the_teacher_sees():
         assert regions.score[b].min() == 0 and regions.score[b].max() == 1
 
 
-@pytest.mark.parametrize(('p_fg', 'region'), [(0.0, 'background'), (1.0, 'foreground')])
+@pytest.mark.parametrize(('p_fg', 'region'), [(0.0, 0), (1.0, 1)])
 def test_a_flat_score_is_not_stretched(p_fg, region):
     student, teacher = affinities()
     p_fg = torch.full((2, 9), p_fg, dtype=torch.float64)
     regions = ACLHead(dim=4).regions(student.map, teacher.map, two(p_fg))
     torch.testing.assert_close(regions.score[..., 0], p_fg)
-    assert getattr(regions, region).all()
-    assert torch.equal(regions.reliable, getattr(regions, region))
+    assert (regions.region == region).all() and regions.reliable.all()
 
 
 def test_padding_is_never_reliable_and_never_looked_at():
@@ -295,7 +301,7 @@ def test_padding_is_never_reliable_and_never_looked_at():
     inner = [part.map[:, :6, :6] for part in (student, teacher)]
     alone = head.regions(*inner, two(p_fg[:, :6]))
     torch.testing.assert_close(regions.score[:, :6], alone.score)
-    assert head.filter(student.map, regions, valid)[:, :, 6:].abs().max() == 0
+    assert filtered_maps(student.map, regions, valid)[:, :, 6:].abs().max() == 0
     nothing = head.regions(student.map, teacher.map, two(p_fg), torch.zeros_like(valid))
     assert nothing.score.isfinite().all() and not nothing.reliable.any()
 
@@ -368,12 +374,13 @@ def test_anchors_keys_and_labels():
     p_fg = torch.rand(3, 25, dtype=torch.float64)
     head = ACLHead(dim=4, bank_size=64, min_keys=1, num_anchors=5).double()
     regions = head.regions(student.map, teacher.map, two(p_fg))
-    assert regions.foreground.sum() > 5 and regions.background.sum() > 5
-    _, keys = head.queries_keys(student, teacher, regions)
+    masks = [regions.region == label for label in (0, 1)]
+    assert all(mask.sum() > 5 for mask in masks)
+    _, keys = head.queries_keys(student, teacher, regions, torch.arange(75))
     keys = keys / keys.norm(dim=1, keepdim=True)
     head(student, teacher, two(p_fg))
     assert head.bank.fill.tolist() == [5, 5]
-    for label, mask in enumerate((regions.background, regions.foreground)):
+    for label, mask in enumerate(masks):
         similarity = head.bank.ring(label) @ keys[mask.flatten()].T
         assert similarity.max(1).values.min() > 1 - 1e-5
 
@@ -603,7 +610,6 @@ def test_reliable_is_either_region():
     regions = Regions(torch.rand(1, 4, 2), torch.tensor([[2, 0, -1, 1]]))
     assert regions.reliable.tolist() == [[True, True, False, True]]
     assert regions.foreground.tolist() == [[True, False, False, True]]
-    assert regions.background.tolist() == [[False, True, False, False]]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mmseg_acl.models import ACLHead, CAAHead, PseudoLabelRefiner
+from mmseg_acl.models.heads.acl_head import filtered_rows
 from mmseg_acl.models.heads.affinity_head import Affinity
 
 # Inputs and results of commit 1a6be0e.
@@ -43,9 +44,13 @@ def test_regions(golden):
     regions = head.regions(golden['student'], golden['teacher'], prob, valid)
     same(regions.score[..., 0], golden['score'])
     assert torch.equal(regions.foreground, golden['foreground'])
-    assert torch.equal(regions.background, golden['background'])
+    assert torch.equal(regions.region == 0, golden['background'])
     assert torch.equal(regions.label, (golden['score'] > 0.5).long())
-    same(head.filter(golden['student'], regions, valid), golden['filtered'])
+    rows = torch.arange(valid.shape[1])
+    for affinity, region, own, expected in zip(
+        golden['student'], regions.region, valid, golden['filtered'], strict=True
+    ):
+        same(filtered_rows(affinity, region, own, rows), expected)
 
 
 def test_aggregation(golden):

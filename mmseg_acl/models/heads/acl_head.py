@@ -44,11 +44,6 @@ class Regions(NamedTuple):
         return self.region > 0
 
     @property
-    def background(self) -> Tensor:
-        """(B, N) bool: reliably background."""
-        return self.region == 0
-
-    @property
     def reliable(self) -> Tensor:
         """(B, N) bool: foreground or background."""
         return self.region != UNCERTAIN
@@ -149,52 +144,31 @@ class ACLHead(BaseModule):
         region = torch.where(top >= self.beta[1], best + 1, UNCERTAIN)
         return Regions(score, region.masked_fill(top <= self.beta[0], 0).masked_fill(~valid, UNCERTAIN))
 
-    @staticmethod
-    def filter(affinity: Tensor, regions: Regions, valid: Tensor | None = None) -> Tensor:
-        """Cut the affinity between reliable pixels of different regions (Eq. 2).
-
-        ``M = rownorm(Aff_m * G)`` with G_ij = 0 where i and j are reliably of different classes, else 1.
-
-        Args:
-            affinity: (B, N, N) map Aff_m in (0, 1).
-            regions: Of the same pixels.
-            valid: (B, N) bool, false on padding, which no row looks at. None for all.
-
-        Returns:
-            (B, N, N) row-stochastic; a row is zero where nothing is left of it.
-        """
-        valid = _all_valid(valid, regions.score)
-        return torch.stack(
-            [_filtered_rows(affinity[b], regions.region[b], valid[b], slice(None)) for b in range(len(affinity))]
-        )
-
     @full_precision
     def queries_keys(
         self,
         student: Affinity,
         teacher: Affinity,
         regions: Regions,
+        rows: Tensor,
         valid: Tensor | None = None,
-        rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Compute affinity queries and keys, ``Q = M @ Z_student`` and ``K = M @ Z_teacher``.
 
-        Only the rows asked for are computed: the loss needs a few hundred of the thousands of
-        pixels.
+        M is the mean of both maps, filtered (:func:`filtered_rows`). Only the rows asked for are computed: the loss
+        needs a few hundred of the thousands of pixels.
 
         Args:
             student: The student's affinity.
             teacher: The teacher's; no gradient flows into it.
             regions: Of the same pixels.
+            rows: (n,) indices into the B * N pixels of the batch, ascending.
             valid: (B, N) bool, false on padding. None for all.
-            rows: (n,) indices into the B * N pixels of the batch, ascending. None for all.
 
         Returns:
             Queries (n, d), and keys (n, d) without gradient.
         """
         batch, pixels, _ = student.vectors.shape
-        if rows is None:
-            rows = torch.arange(batch * pixels, device=student.vectors.device)
         valid = _all_valid(valid, regions.score)
         teacher = teacher.detach()
         # One selection for all images: the gradient of one is a tensor of the size of all maps.
@@ -205,7 +179,7 @@ class ACLHead(BaseModule):
         for b, (own, part, vectors) in enumerate(
             zip(rows.split(counts), affinity.split(counts), student.vectors.unbind(), strict=True)
         ):
-            filtered = _filtered_rows(part, regions.region[b], valid[b], own % pixels)
+            filtered = filtered_rows(part, regions.region[b], valid[b], own % pixels)
             queries.append(filtered @ vectors)
             keys.append(filtered.detach() @ teacher.vectors[b])
         return torch.cat(queries), torch.cat(keys)
@@ -238,7 +212,7 @@ class ACLHead(BaseModule):
         classes = range(len(self.bank.sizes))
         rows = torch.cat([self._draw(regions.region == label) for label in classes])
         rows = rows.sort().values
-        queries, keys = self.queries_keys(student, teacher, regions, valid, rows)
+        queries, keys = self.queries_keys(student, teacher, regions, rows, valid)
         labels = regions.label.flatten()[rows]
         # Before the loss: the keys of these very images, of the other labels, are negatives too.
         self.bank.enqueue(keys, labels)
@@ -284,8 +258,20 @@ class ACLHead(BaseModule):
         return candidates[order[: self.num_anchors]]
 
 
-def _filtered_rows(affinity: Tensor, region: Tensor, valid: Tensor, rows: Tensor | slice) -> Tensor:
-    """Filter (n, N) rows of one image's map; ``region`` and ``valid`` are (N,), ``rows`` says which rows."""
+def filtered_rows(affinity: Tensor, region: Tensor, valid: Tensor, rows: Tensor) -> Tensor:
+    """Cut the affinity of one image between reliable pixels of different regions (Eq. 2).
+
+    ``M = rownorm(Aff_m * G)`` with G_ij = 0 where i and j are reliably of different classes, else 1.
+
+    Args:
+        affinity: (n, N) rows of the map Aff_m in (0, 1).
+        region: (N,) as in :class:`Regions`.
+        valid: (N,) bool, false on padding, which no row looks at.
+        rows: (n,) which pixels the rows are of.
+
+    Returns:
+        (n, N) with rows that sum to 1; a row is zero where nothing is left of it.
+    """
     reliable = region != UNCERTAIN
     cut = (reliable[rows, None] & reliable & (region[rows, None] != region)) | ~valid
     affinity = affinity.masked_fill(cut, 0)
