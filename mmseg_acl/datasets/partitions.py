@@ -7,7 +7,7 @@ same behind a sub-folder (`CVC-300/149`) as in the joint lists.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +119,30 @@ def redraw_partition(names: Sequence[str], part: str, draw: str, excluded: Seque
         raise ValueError(f'{part} of {len(names)} names is {size}, but only {len(allowed)} are not excluded')
     order = np.random.RandomState(REDRAW_SEEDS[draw]).permutation(len(allowed))[:size]
     return [names[i] for i in sorted(allowed[k] for k in order)]
+
+
+def write_lists(parts: Mapping[str, Sequence[str]], folder: str | Path) -> dict[Path, int]:
+    """Write each part as `PART.txt`, one name a line.
+
+    Args:
+        parts: Names by part, as :func:`draw_partitions` gives them. Parts without a name are left out.
+        folder: Made if needed.
+
+    Returns:
+        The files and their numbers of names.
+
+    Raises:
+        ValueError: One of the files is there with other names. Nothing has been written then.
+    """
+    texts = {Path(folder, f'{part}.txt'): ''.join(f'{name}\n' for name in names) for part, names in parts.items()}
+    texts = {path: text for path, text in texts.items() if text}
+    for path, text in texts.items():
+        if path.exists() and path.read_text(encoding='utf-8') != text:
+            raise ValueError(f'{path} is there with other names: remove it, or give another folder')
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for path, text in texts.items():
+        path.write_text(text, encoding='utf-8')
+    return {path: text.count('\n') for path, text in texts.items()}
 
 
 def is_partition(part: str) -> bool:
