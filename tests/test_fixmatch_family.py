@@ -182,7 +182,7 @@ def test_fixmatch_follows_the_mixed_labels_of_its_teacher(monkeypatch):
     assert found['loss_consistency'].item() == pytest.approx(expected, rel=1e-4)
     itself = (arguments[0], prob_of(logits), valid, 0.55)
     assert expected != pytest.approx(slow_confident(*itself, 'cross_entropy'), rel=1e-3), 'the partner is another'
-    assert 0 < found['kept'] < 1
+    assert 0 < found['kept_share'] < 1
 
 
 def test_unimatch_follows_its_own_weak_view_on_two_strong_ones_and_on_dropped_features(monkeypatch):

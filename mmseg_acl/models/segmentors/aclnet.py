@@ -74,6 +74,26 @@ class ACLNet(SemiSupervisedSegmentor):
     The components of the paper's Table 1: thresholded pseudo-labels (TR) are always there; affinity contrast
     (AC), cross-image aggregation (AG), low-level (LA) and high-level (HA) refinement have a switch each.
 
+    The authors published four files; three are another project's with small additions, and the module of Eq. 1 is
+    not among them. So this is a reading of the paper; ``docs/aclnet.md`` says what each equation was taken for. Where
+    the paper is silent, three sources were used:
+
+    - The paper's own words: the feature maps of Eq. 1 are "extracted from the encoder". With ``feature_source=2``
+      they are (1024 channels at stride 8 of a dilated ResNet-50, the third stage of Swin). The default,
+      ``'head'``, is the feature before the classifier.
+    - The released decoder takes its affinity from the first stage of the encoder (through a 1x1 convolution) joined
+      with the output of ASPP, 512 channels, before the classifier; a comment elsewhere places attention between
+      encoder and decoder. It has no auxiliary head, and neither have Eqs 13 and 14.
+    - AFA (Ru et al., CVPR 2022), which the paper cites, and from which the released low-level kernel is. There an
+      affinity is ``sigmoid(conv1x1(A + A^T))`` over the attention of the encoder's last stages; a low and a high
+      score are the thresholds of Eq. 2; and a loss on pairs of pixels, of one class and of two,
+      half and half, weighs .1 (``affinity_weight``).
+
+    Example, a config that trains it on one's own segmentor::
+
+        _base_ = ['../_base_/networks/mbv2.py', '../_base_/methods/aclnet_128.py', ...]
+        model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
+
     Args:
         segmentor: Config of an mmseg segmentor.
         affinity: Arguments of the ``AffinityHead`` (Eq. 1) but its ``in_channels``, which follow from the source.

@@ -48,13 +48,20 @@ class CAC(SemiSupervisedSegmentor):
     is less sure of a pixel is drawn towards the surer one, and away from pixels predicted to be of another class
     (the directional contrastive loss, Eqs 2 to 4). The data come from ``TwoCrops``.
 
-    Defaults are those of the paper and its released code, which begins after 5 epochs. Deviations: class and
-    confidence of a cell come from the mean of its pixels' probabilities, which any head has; a padded cell is no
-    anchor, target or negative; ``num_keys`` is shared out among the ranks, so that a checkpoint does not depend on
-    their number; labelled and unlabelled images pass the student together.
+    Defaults are those of the paper and its released code, which begins after 5 epochs; that the crops of an image are
+    whole strides apart is its rule, too. Deviations: class and confidence of a cell come from the mean of its pixels'
+    probabilities, which any head has; a padded cell is no anchor, target or negative; ``num_keys`` is shared out
+    among the ranks, so that a checkpoint does not depend on their number; labelled and unlabelled images pass the
+    student together.
 
     Cost: the student sees L + 2U images forward and backward, 12 where a method with one strong view shows it 8;
     no teacher runs.
+
+    Example, a config that trains it on one's own segmentor::
+
+        _base_ = ['../_base_/networks/mbv2.py', '../_base_/methods/cac_128.py', ...]
+        model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
+        train_dataloader = dict(dataset=dict(unlabelled=dict(pipeline=_base_.two_crops_pipeline)))
 
     Args:
         segmentor: Config of an mmseg segmentor.

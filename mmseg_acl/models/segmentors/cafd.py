@@ -25,7 +25,7 @@ from mmseg_acl.models.semi.wrapping import unwrapped
 class CAFD(SemiSupervisedSegmentor):
     """Two networks, one focused and one dispersive, that teach each other what a discriminator trusts.
 
-    A **reconstruction**: no code was ever released. From the paper are the two networks of one architecture with
+    A **reconstruction**: we found no code. From the paper are the two networks of one architecture with
     a focused and a dispersive block, their consistency, the discriminator on their probability maps, whose output is
     a confidence map on unlabelled images, and the auxiliary adversarial losses. From AdvSemiSeg (Hung et al., BMVC
     2018), whose scheme it builds on, are the discriminator's layers and optimizer, that it learns from labelled
@@ -44,6 +44,16 @@ class CAFD(SemiSupervisedSegmentor):
     (``SeparateOptimWrapperConstructor``). No loss of the networks reaches the discriminator's parameters, which are
     constants in it, and the discriminator is given predictions without a gradient. During the warm-up the unlabelled
     images stay away; the discriminator learns from the first step.
+
+    Example, a config that trains it on one's own segmentor::
+
+        _base_ = [
+            '../_base_/networks/mbv2.py',
+            '../_base_/methods/cafd_128.py',
+            '../_base_/schedules/1200i_adversarial.py',
+            ...,
+        ]
+        model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
 
     Args:
         segmentor: Config of an mmseg segmentor, of two classes or more. Both networks are built from it.

@@ -40,8 +40,8 @@ class ELN(SemiSupervisedSegmentor):
     all losses but the contrast's. Different from it, and why:
 
     - ``decoder_ratios`` are 20 and 50 there, for 21 classes and a student trained for 70 epochs, where guessing
-      costs many times the student's loss. With two classes guessing costs 3 to 6 times as much (CE + Dice, on
-      polyps), so no decoder would ever learn, and ELN would be shown noise.
+      costs many times the student's loss. On the laptop track guessing costs 3 to 6 times as much (two classes,
+      CE + Dice, on polyps), so that no decoder would ever learn there, and ELN would be shown noise.
     - ``balance``: right and wrong are balanced over all pixels there, so that ELN says right where it is surer
       than the average accuracy. The predictions of a rare class seldom are: nearly all labels that it keeps at
       first are background, and would teach background alone. Balanced in each predicted class apart, ELN looks
@@ -50,10 +50,17 @@ class ELN(SemiSupervisedSegmentor):
     - The loss that ratios compare is the head's own, whatever it is; a cascade is compared by its first stage's
       copy.
     - The released contrast divides the logarithm of sums over all pairs by the number of pixels and all but
-      vanishes. Here every pixel has its InfoNCE; one positive is drawn for it, which gives the mean over all
-      positives in expectation. ``contrast_weight`` brings it to the size of the other losses.
+      vanishes: its gradient was 1/1400 to 1/34000 of ours. In it the teacher gives the anchors, and its two terms
+      weigh 1 each. Here the student gives the anchors, and every pixel has its InfoNCE; one positive is drawn for
+      it, which gives the mean over all positives in expectation. ``contrast_weight`` brings it to the size of the
+      other losses.
     - The teacher is an average from the end of the warm-up on, not a copy made when phase 3 begins, and the
       student is not set back to the teacher at each epoch.
+
+    Example, a config that trains it on one's own segmentor::
+
+        _base_ = ['../_base_/networks/mbv2.py', '../_base_/methods/eln_128.py', ...]
+        model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
 
     Args:
         segmentor: Config of an mmseg segmentor, of two classes or more.

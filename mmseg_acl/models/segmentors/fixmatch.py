@@ -60,12 +60,12 @@ class FixMatch(SemiSupervisedSegmentor):
         self.cutmix = CutMix(**dict(dict(area=(0.02, 0.4), aspect=(0.3, 1 / 0.3), stride=1), **(cutmix or {})))
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """``loss_seg``, ``loss_consistency``, and ``kept``, the share of pixels above the threshold."""
+        """``loss_seg``, ``loss_consistency``, and ``kept_share``, the share of pixels above the threshold."""
         prob = probabilities(self.run_teacher(batch.weak))
         strong, prob, valid = self.mixed(batch.strong, prob, batch.valid)
         losses, logits, *_ = self.run_student(batch, strong)
         losses['loss_consistency'] = self.consistency_weight * self.confident(logits.unlabelled, prob, valid)
-        losses['kept'] = self.kept(prob, valid)
+        losses['kept_share'] = self.kept(prob, valid)
         return losses
 
     def mixed(self, view: Tensor, prob: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:

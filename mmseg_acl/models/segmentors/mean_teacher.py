@@ -21,6 +21,11 @@ class MeanTeacher(SemiSupervisedSegmentor):
     and classes; its weight rises by a sigmoid ramp. The student sees the strongly coloured view, the teacher
     the weak one, so that the two get different noise on the same geometry.
 
+    Example, a config that trains it on one's own segmentor::
+
+        _base_ = ['../_base_/networks/mbv2.py', '../_base_/methods/mean_teacher_128.py', ...]
+        model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
+
     Args:
         segmentor: Config of an mmseg segmentor.
         consistency_weight: Weight of the squared error after the ramp.

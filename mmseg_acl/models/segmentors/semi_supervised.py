@@ -73,6 +73,15 @@ class SemiSupervisedSegmentor(BaseSegmentor):
     relation builds them in :meth:`build_networks` and says in :meth:`ema_pairs` which follow which. Training
     needs ``MeanTeacherHook`` among the hooks: it announces each step and, after it, updates the teachers.
 
+    Teachers predict in ``eval`` mode, and floating buffers are averaged as parameters are. The released teachers of
+    AEL, PSMT, ELN and U2PL run in training mode, and most average parameters alone.
+
+    Example, a config of one's own method on one's own segmentor; the files in ``_base_`` are those of ``configs/``::
+
+        _base_ = ['../_base_/networks/mbv2.py', '../_base_/datasets/kvasir_128.py', ...]
+        custom_imports = dict(imports=['mmseg_acl', 'my_package'])
+        model = dict(_delete_=True, type='MyMethod', segmentor=_base_.model, warmup_iters=150)
+
     Args:
         segmentor: Config of an mmseg segmentor. Its ``data_preprocessor`` serves every view.
         teacher_momentum: Decay of the EMA, in [0, 1); see :func:`~mmseg_acl.models.semi.teacher.ema_decay`.

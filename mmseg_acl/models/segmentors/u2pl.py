@@ -44,7 +44,18 @@ class U2PL(SemiSupervisedSegmentor):
       boxes of the images. The public code runs it again on the mixed strong views.
     - The projection is two 1x1 convolutions on the feature before the classifier, so that only sampled pixels of the
       student have to go through it; the public code has a head of 3x3 convolutions of its own.
+    - A box of CutMix is a quarter of the image on average, and each image draws its own; in the public code it is
+      half of the image, drawn once a batch. The student's view has strong colours, which the public code lacks.
     - Padding and ignored pixels count nowhere, in percentiles and weights neither.
+
+    On the laptop track the contrast weighs .1; here and in the public code it weighs 1.
+
+    Example, a config that trains it on one's own segmentor::
+
+        _base_ = ['../_base_/networks/mbv2.py', '../_base_/methods/u2pl_128.py', ...]
+        model = dict(
+            _delete_=True, segmentor=_base_.model, total_iters=_base_.train_cfg.max_iters, **_base_.method
+        )
 
     Args:
         segmentor: Config of an mmseg segmentor.

@@ -53,7 +53,7 @@ class UniMatch(FixMatch):
         self.dropout = dropout
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """``loss_seg``, ``loss_consistency`` (of both strong views), ``loss_feature``, and ``kept``."""
+        """``loss_seg``, ``loss_consistency`` (of both strong views), ``loss_feature``, and ``kept_share``."""
         first, second = batch.two_strong_views()
         images = len(batch.weak)
 
@@ -70,5 +70,5 @@ class UniMatch(FixMatch):
         strong = self.confident(one, *label_one) + self.confident(two, *label_two)
         losses['loss_consistency'] = self.consistency_weight * strong / 4
         losses['loss_feature'] = self.consistency_weight * self.confident(dropped, prob, batch.valid) / 2
-        losses['kept'] = self.kept(prob, batch.valid)
+        losses['kept_share'] = self.kept(prob, batch.valid)
         return losses

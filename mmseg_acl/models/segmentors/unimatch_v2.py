@@ -35,7 +35,7 @@ class UniMatchV2(FixMatch):
     """
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
-        """``loss_seg``, ``loss_consistency``, and ``kept``, the share of pixels above the threshold."""
+        """``loss_seg``, ``loss_consistency``, and ``kept_share``, the share of pixels above the threshold."""
         first, second = batch.two_strong_views()
         images = len(batch.weak)
         prob = probabilities(self.run_teacher(batch.weak))
@@ -49,5 +49,5 @@ class UniMatchV2(FixMatch):
         one, two = logits.unlabelled.chunk(2)
         strong = self.confident(one, *label_one) + self.confident(two, *label_two)
         losses['loss_consistency'] = self.consistency_weight * strong / 2
-        losses['kept'] = self.kept(prob, batch.valid)
+        losses['kept_share'] = self.kept(prob, batch.valid)
         return losses
