@@ -36,6 +36,7 @@ class Method(NamedTuple):
 # In the order of the tables' rows.
 METHODS = (
     Method('SupOnly', 'supervised', 'EncoderDecoder', unlabelled=False),
+    Method('SupOnly (strong)', 'supervised_strong', 'SupervisedEMA', unlabelled=False, published=False),
     Method('Mean Teacher', 'mean_teacher', 'MeanTeacher'),
     Method('CAC', 'cac', 'CAC'),
     Method('AEL', 'ael', 'AEL'),

@@ -54,7 +54,9 @@ def test_a_config_means_what_its_name_says(name):
     expected = dict(r50='ResNetV1c', swin='SwinTransformer', mbv2='MobileNetV2')[backbone]
     assert segmentor.backbone.type == expected and segmentor.backbone.init_cfg.type == 'Pretrained'
     side = 128 if backbone == 'mbv2' else 384
-    assert {tuple(step.crop_size) for step in dataset.labelled.pipeline if 'crop_size' in step} == {(side, side)}
+    labelled = dataset.labelled if isinstance(dataset.labelled, list) else [dataset.labelled]
+    steps = [step for source in labelled for step in source.pipeline]
+    assert {tuple(step.crop_size) for step in steps if 'crop_size' in step} == {(side, side)}
 
 
 def leaves(value: Any, path: tuple = ()) -> dict[tuple, Any]:
@@ -112,12 +114,15 @@ def test_two_steps_of_each_method(method, tmp_path, monkeypatch):
     for loader in ('val_dataloader', 'test_dataloader'):
         options |= {f'{loader}.dataset.ann_file': '', f'{loader}.dataset.folder': 'Synthetic/test'}
     sources = 'train_dataloader.dataset'
-    options |= {f'{sources}.partition': None, f'{sources}.labelled.folder': 'Synthetic/labelled'}
-    if method != 'supervised':
+    path = str(CONFIGS / method / 'mbv2_kvasir_eighth.py')
+    labelled = load_config(path).train_dataloader.dataset.labelled
+    places = [f'labelled.{i}' for i in range(len(labelled))] if isinstance(labelled, list) else ['labelled']
+    options |= {f'{sources}.{place}.folder': 'Synthetic/labelled' for place in places}
+    options |= {f'{sources}.partition': None}
+    if BY_FOLDER[method].unlabelled:
         options |= {f'{sources}.unlabelled.folder': 'Synthetic/unlabelled', 'model.warmup_iters': 1}
     options |= {'train_cfg.max_iters': 2, 'train_cfg.val_begin': 99, 'default_hooks.logger.interval': 1}
-    path = CONFIGS / method / 'mbv2_kvasir_eighth.py'
-    runner = build_runner(load_config(str(path), str(tmp_path / 'run'), options))
+    runner = build_runner(load_config(path, str(tmp_path / 'run'), options))
     before = {name: value.clone() for name, value in runner.model.state_dict().items()}
     train(runner)
     assert runner.iter == 2 and (tmp_path / 'run' / 'iter_2.pth').is_file()

@@ -20,6 +20,7 @@ from mmseg_acl.methods import BY_FOLDER
 # What kills each method's run: a moment, and of which checkpoint or iteration (tests/killing.py).
 KILLED = {
     'supervised': ('written', 'iter_6.pth'),
+    'supervised_strong': ('in a step', '6'),
     'mean_teacher': ('in a step', '5'),
     'aclnet': ('half written', 'iter_6.pth'),
     'ael': ('renamed', 'iter_6.pth'),
@@ -59,11 +60,12 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
     assert [line['step'] for line in steps] == list(range(1, 9))
     expected = {
         'supervised': 'decode.loss_ce',
+        'supervised_strong': 'loss_seg',
         'mean_teacher': 'loss_consistency',
         'aclnet': 'loss_contrast',
         'ael': 'loss_consistency_labelled',
         'eln': 'loss_consistency_strong',
-        'cac': 'loss_consistency',
+        'cac': 'loss_contrast',
         'u2pl': 'loss_contrast',
         'psmt': 'loss_consistency',
         'cafd': 'loss_label',

@@ -68,8 +68,9 @@ def on_frames(loader: dict, root: str) -> dict:
     """A config's data loader with its own views and ratio, over the synthetic frames below ``root``."""
     loader.dataset.pop('partition', None)
     for source in ('labelled', 'unlabelled'):
-        if loader.dataset.get(source):
-            loader.dataset[source].update(type='PolypDataset', data_root=root, folder=f'Synthetic/{source}')
+        found = loader.dataset.get(source) or []
+        for config in [found] if isinstance(found, dict) else found:
+            config.update(type='PolypDataset', data_root=root, folder=f'Synthetic/{source}')
     return loader
 
 

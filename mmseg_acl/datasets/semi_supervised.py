@@ -31,7 +31,8 @@ class SemiSupervisedDataset(Dataset):
         unlabelled: Config of the unlabelled source, or a list of them; `None` for supervised training.
         partition: A shipped partition such as `kvasir/quarter`: the labelled source takes this
             list, the unlabelled one the rest of `kvasir/train`. Both must be `PolypDataset`s
-            without an `ann_file`. `None` leaves the configs as they are.
+            without an `ann_file`. Several labelled sources must differ in their pipelines alone.
+            `None` leaves the configs as they are.
 
     Raises:
         FileNotFoundError: There is no such partition.
@@ -129,8 +130,13 @@ def _as_list(configs: dict | Sequence[dict] | None) -> list[dict]:
     return [configs] if isinstance(configs, dict) else list(configs)
 
 
-def _with_partition(labelled: dict, unlabelled: dict | None, partition: str) -> tuple[dict, dict | None]:
-    if not isinstance(labelled, dict) or not isinstance(unlabelled, dict | None):
+def _with_partition(
+    labelled: dict | Sequence[dict], unlabelled: dict | None, partition: str
+) -> tuple[list[dict], dict | None]:
+    labelled = _as_list(labelled)
+    # Several labelled sources are one data set if they differ in nothing but what is done to an image.
+    one = all({**source, 'pipeline': None} == {**labelled[0], 'pipeline': None} for source in labelled)
+    if not one or not isinstance(unlabelled, dict | None):
         raise ValueError(
             f"partition='{partition}' divides one data set, not several sources: set partition=None and give each "
             'source its own ann_file and exclude'
@@ -144,13 +150,14 @@ def _with_partition(labelled: dict, unlabelled: dict | None, partition: str) -> 
         )
     read_list(partition)  # an unknown data set is named here, with the lists there are
     labelled, unlabelled = copy.deepcopy(labelled), copy.deepcopy(unlabelled)
-    for config in filter(None, (labelled, unlabelled)):
+    for config in filter(None, (*labelled, unlabelled)):
         if config.get('ann_file'):
             raise ValueError(
                 f"partition='{partition}' and ann_file='{config['ann_file']}' both name a list: "
                 "set partition=None or ann_file=''"
             )
-    labelled['ann_file'] = partition
+    for source in labelled:
+        source['ann_file'] = partition
     if unlabelled is not None:
         unlabelled['ann_file'] = f'{group}/train'
         unlabelled['exclude'] = [*unlabelled.get('exclude', ()), partition]

@@ -23,6 +23,7 @@ from mmseg_acl.models.segmentors import (
     FixMatch,
     MeanTeacher,
     SemiSupervisedSegmentor,
+    SupervisedEMA,
     UniMatch,
     UniMatchV2,
 )
@@ -51,6 +52,7 @@ __all__ = [
     'PSMT',
     'PseudoLabelRefiner',
     'SemiSupervisedSegmentor',
+    'SupervisedEMA',
     'U2PL',
     'losses',
 ]

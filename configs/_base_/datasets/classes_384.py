@@ -3,6 +3,9 @@
 _base_ = 'semi_384.py'
 load_classes = dict(type='LoadAnnotations')  # grey values or palette indices; 255 is ignored
 sup_pipeline = [load_classes if step['type'] == 'LoadPolypMask' else step for step in _base_.sup_pipeline]
+strong_sup_pipeline = [
+    load_classes if step['type'] == 'LoadPolypMask' else step for step in _base_.strong_sup_pipeline
+]
 test_pipeline = [load_classes if step['type'] == 'LoadPolypMask' else step for step in _base_.test_pipeline]
 
 train_dataloader = dict(

@@ -24,6 +24,8 @@ sup_pipeline = [
     *geometry,
     dict(type='Views', sup=[]),
 ]
+# For labelled images with strong colours, see configs/supervised_strong.
+strong_sup_pipeline = [*sup_pipeline[:-1], dict(type='Views', sup=strong_colors)]
 unsup_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadPolypMask', hidden=True),

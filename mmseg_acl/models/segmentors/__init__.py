@@ -9,6 +9,7 @@ from mmseg_acl.models.segmentors.fixmatch import FixMatch
 from mmseg_acl.models.segmentors.mean_teacher import MeanTeacher
 from mmseg_acl.models.segmentors.psmt import PSMT
 from mmseg_acl.models.segmentors.semi_supervised import SemiSupervisedSegmentor
+from mmseg_acl.models.segmentors.supervised_ema import SupervisedEMA
 from mmseg_acl.models.segmentors.u2pl import U2PL
 from mmseg_acl.models.segmentors.unimatch import UniMatch
 from mmseg_acl.models.segmentors.unimatch_v2 import UniMatchV2
@@ -25,6 +26,7 @@ __all__ = [
     'MeanTeacher',
     'PSMT',
     'SemiSupervisedSegmentor',
+    'SupervisedEMA',
     'U2PL',
     'UniMatch',
     'UniMatchV2',
