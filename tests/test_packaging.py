@@ -1,11 +1,13 @@
 """What is shipped, what the stack must be, and that its noise does not reach a user."""
 
+import ast
 import logging
 import os
 import re
 import runpy
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,21 @@ def test_every_required_package_is_pinned(setup_arguments):
     extras = setup_arguments['extras_require']
     for requirement in setup_arguments['install_requires'] + extras['onedl'] + extras['dev']:
         assert re.match(r'[\w.-]+', requirement)[0].lower() in pinned, requirement
+
+
+def test_imports_between_rooms_run_one_way():
+    rooms = {}
+    for file in PACKAGE.rglob('*.py'):
+        room = file.relative_to(PACKAGE).parts[0].removesuffix('.py')
+        nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+        ours = [node for node in nodes if (node.module or '').split('.')[0] == PACKAGE.name]
+        found = {
+            name for node in ours for name in (node.module.split('.')[1:2] or [alias.name for alias in node.names])
+        }
+        rooms.setdefault(room, set()).update(found - {room})
+    del rooms['__init__']
+    order = list(TopologicalSorter(rooms).static_order())  # a circle is a CycleError
+    assert order.index('engine') < order.index('visualization') < order.index('demo')
 
 
 def test_only_what_draws_imports_matplotlib():
