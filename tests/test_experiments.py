@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from mmengine.config import Config
 from mmseg_acl.engine import load_config
 from mmseg_acl.engine.start.weights import resolve_weights
 from mmseg_acl.errors import RunError, Stopped
-from mmseg_acl.experiments import runner
+from mmseg_acl.experiments import records, runner
 from mmseg_acl.experiments.comparison import compare, holm
 from mmseg_acl.experiments.grid import read_experiment
 from mmseg_acl.experiments.identity import fingerprint
@@ -427,6 +428,37 @@ def test_a_finished_training_elsewhere_is_only_tested(describe, tools, tmp_path)
     assert [call[:2] for call in tools.calls()] == [['test', str(old / 'iter_8.pth')]]
 
 
+@pytest.mark.parametrize('name', ['results.json', 'per_image.csv', 'scalars.json', 'run.json'])
+def test_a_squashed_file_does_not_block_the_grid_and_is_made_anew(describe, tools, tmp_path, monkeypatch, name):
+    """From the checkpoint, where it is still there; else by training again."""
+    said = []
+    monkeypatch.setattr(records, 'print_log', lambda text, **_: said.append(text))
+    experiment, results, work = describe(), tmp_path / 'results', tmp_path / 'work'
+    run_experiment(experiment, tools.settings())
+    damaged = results / experiment.runs[0].name / name
+    for root, again in ((work, ['test']), (tmp_path / 'elsewhere', ['train', 'test'])):
+        damaged.write_text('{"squa')
+        assert show_status(experiment, results, work).endswith('1 without results, 1 done')
+        run_experiment(experiment, tools.settings(work_root=root))
+        assert [call[0] for call in tools.calls()] == again
+        assert str(damaged) in said[-1]
+        done = [folder for folder in records.recorded(results).values() if records.scored_sets(folder)]
+        assert len(done) == 2, 'both runs'
+        if name == 'run.json':
+            return  # it stays as it is, and the run has a folder of its own beside it
+    assert show_status(experiment, results, work).endswith('2 done')
+
+
+def test_a_squashed_record_of_a_run_under_way_does_not_end_the_grid(describe, tools, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, 'print_log', lambda *_, **__: None)
+    experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=0))
+    train = tools.root / 'train.py'
+    train.write_text(f"{TRAIN}\n(folder / 'run.json').write_text('{{')\n")
+    run_experiment(experiment, tools.settings())
+    record = read_record(tmp_path / 'results' / experiment.runs[0].name)
+    assert (record['hash'], record['state']) == (experiment.runs[0].hash, 'done')
+
+
 def test_a_set_that_comes_to_hand_later_is_scored(describe, tools, tmp_path, monkeypatch):
     experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=0), test_sets=['synthetic', 'cvc300'])
     run_experiment(experiment, tools.settings())
@@ -569,6 +601,13 @@ def test_tables_have_means_deviations_and_the_papers_numbers(filled, tmp_path):
     assert float(rows['SupOnly', 'kvasir', 'dice']['difference']) == pytest.approx(12.5)
 
 
+def test_two_tables_of_one_name_are_refused_before_either_is_written(filled, tmp_path):
+    twice = replace(filled, tables=[*filled.tables, dict(filled.tables[0], name='Mine')])
+    with pytest.raises(ValueError, match="two tables have the name 'mine': give each a name of its own"):
+        write_tables(twice, tmp_path / 'results', tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
 def test_missing_seeds_and_the_chosen_network_show(filled, tmp_path):
     (tmp_path / 'results' / 'configs_aclnet_seed1' / 'run.json').unlink()
     write_tables(filled, tmp_path / 'results', tmp_path / 'out', network='student')
@@ -606,6 +645,15 @@ def test_a_column_of_several_sets_counts_their_images_as_one_set(filled, tmp_pat
     [
         (dict(columns=[dict(test=['kvasir', 'kvasir'])]), 'or a list of different ones'),
         (dict(columns=[]), 'it needs name and columns'),
+        (dict(name='../mine'), 'the name becomes that of a file'),
+        (dict(name='/tmp/mine'), 'the name becomes that of a file'),
+        (dict(name='..'), 'the name becomes that of a file'),
+        (dict(name='a\\b'), 'the name becomes that of a file'),
+        (dict(name='C:mine'), 'the name becomes that of a file'),
+        (dict(name='mine\n'), 'the name becomes that of a file'),
+        (dict(name=''), 'the name becomes that of a file'),
+        (dict(name=None), 'the name becomes that of a file'),
+        (dict(name='m' * 300), 'the name becomes that of a file'),
         (dict(colums=[]), 'allowed are name, title, columns'),
         (dict(columns=[dict(test='nowhere')]), 'test must be one of kvasir'),
         (dict(columns=[dict(test='kvasir', partition='half')]), 'no run of the description has the axes'),

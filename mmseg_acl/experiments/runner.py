@@ -198,7 +198,8 @@ def show_status(experiment: Experiment, results: Path, work_root: Path) -> str:
             state = 'running'
         else:
             state = read_record(folder).get('state', 'interrupted')
-            state = 'interrupted' if state == 'started' else state
+            # What was done has no sound results any more.
+            state = {'started': 'interrupted', 'done': 'without results'}.get(state, state)
         counts[state] = counts.get(state, 0) + 1
         scored = [name for name in experiment.test_sets if name in sets]
         table.add_row([run.name, state, f'{iteration} of {run.max_iters}', ' '.join(scored)])

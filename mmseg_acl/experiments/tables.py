@@ -325,8 +325,7 @@ def _read_description(description: dict[str, Any]) -> tuple[str, list[Column]]:
             f'table {name!r} has the keys {", ".join(map(str, description))}; it needs name and columns; allowed are '
             f'{", ".join(TABLE_KEYS)}'
         )
-    name = str(name)
-    if not NAME.fullmatch(name) or name.strip('. ') != name:
+    if not isinstance(name, (str, int)) or not NAME.fullmatch(str(name)) or str(name).strip('. ') != str(name):
         raise ValueError(
             f'table {name!r}: the name becomes that of a file, so it must have letters, digits and - _ . + = ( ) or '
             'spaces only, and begin and end with none of dot and space'
@@ -342,7 +341,7 @@ def _read_description(description: dict[str, Any]) -> tuple[str, list[Column]]:
             )
         axes = {key: str(value) for key, value in column.items() if key not in COLUMN_KEYS}
         columns.append(Column(column.get('title', ' + '.join(tests)), tests, axes, column.get('paper')))
-    return name, columns
+    return str(name), columns
 
 
 def _has_paper(table: Table, index: int) -> bool:
