@@ -12,6 +12,7 @@ import runpy
 import shutil
 import sys
 import unicodedata
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -24,11 +25,13 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_acl.datasets import PolypDataset, write_synthetic
-from mmseg_acl.engine import build_runner, load_config, train, user_errors
+from mmseg_acl.engine import build_runner, load_config, read_checkpoint, train, user_errors
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'tests' / 'configs'
 TINY = ('tiny_model.py', 'tiny_run.py')
+NAN = float('nan')
+WEIGHT = 'student.decode_head.conv_seg.weight'
 ALPHA = np.array([0, 0, 0, 255], np.uint8)
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadPolypMask')]
 
@@ -99,6 +102,24 @@ class Case:
             for key, value in more.items():
                 content.pop(key) if value is None else content.update({key: value})
             torch.save(content, path)
+        return path
+
+    def spoiled(self, number: complex, **options: object) -> Path:
+        """A checkpoint of a run in which a weight is no number, or no real one."""
+        path = self.checkpoint(**options)
+        content = torch.load(path, weights_only=False)
+        weight = content['state_dict'][WEIGHT]
+        content['state_dict'][WEIGHT] = torch.full(weight.shape, number, dtype=torch.tensor(number).dtype)
+        torch.save(content, path)
+        return path
+
+    def changed(self, path: Path) -> Path:
+        """A checkpoint with one number changed, as by a fault of the disk."""
+        with zipfile.ZipFile(path) as archive:
+            place = max(archive.infolist(), key=lambda part: part.file_size).header_offset + 500
+        data = bytearray(path.read_bytes())
+        data[place] ^= 64
+        path.write_bytes(data)
         return path
 
     # What is done
@@ -653,6 +674,126 @@ CHECKPOINTS = [
         lambda c: c.checkpoint(optimizer=None) and c.build(resume=True),
         'iter_4.pth has no optimizer, so no run can go on from it: resume from an iter_',
     ),
+    *(
+        Row(
+            f'run resumed with another {what}',
+            lambda c, options=options: c.checkpoint() and c.build(resume=True, **options),
+            f'iter_4.pth is of a run with other settings: {message}. A resumed run keeps its .* Set them to what',
+        )
+        for what, options, message in (
+            (
+                'learning rate',
+                dict(optim_wrapper__optimizer__lr=0.5),
+                'optim_wrapper.optimizer.lr is 0.01 there, 0.5 here',
+            ),
+            (
+                'weight decay',
+                dict(optim_wrapper__optimizer__weight_decay=0.1),
+                'optim_wrapper.optimizer.weight_decay is 0.0001 there, 0.1 here',
+            ),
+            ('batch size', dict(train_dataloader__batch_size=16), 'train_dataloader.batch_size is 8 there, 16 here'),
+            (
+                'accumulation',
+                dict(optim_wrapper__accumulative_counts=2),
+                'optim_wrapper.accumulative_counts is 1 there, 2 here',
+            ),
+        )
+    ),
+    Row(
+        'run resumed with another list of images',
+        lambda c: (
+            c.checkpoint()
+            and c.build(resume=True, train_dataloader__dataset__labelled__ann_file=c.write('a.txt', '0001\n0002'))
+        ),
+        "dataset.labelled.ann_file is not set there, 'a.txt' here",
+    ),
+    Row(
+        'run resumed on another number of images',
+        lambda c: c.checkpoint() and then((c.unlabelled / 'images' / '0003.png').unlink(), c.build(resume=True)),
+        r'of a run on \[5, 5\] images \(by source\), this data set has \[5, 4\]: .* Restore the lists and folders',
+    ),
+    Row(
+        'work dir copied without its checkpoints',
+        lambda c: then(
+            c.write('other.pth', 'x'),
+            c.work_dir.mkdir(),
+            (c.work_dir / 'last_checkpoint').write_text(str(c.folder / 'other.pth')),
+            c.build(resume=True),
+        ),
+        'has no checkpoint of its own: last_checkpoint names .*other.pth, which is elsewhere. Copy it into the work',
+    ),
+    Row(
+        'NaN weights to start from',
+        lambda c: c.build(load_from=str(c.spoiled(NAN, name='a.pth'))),
+        f'a.pth cannot be used: {WEIGHT} has NaN .*take a checkpoint from before the training broke',
+    ),
+    Row(
+        'NaN weights resumed',
+        lambda c: c.spoiled(NAN) and c.build(resume=True),
+        f'no checkpoint in .* is whole: .*iter_4.pth cannot be used: {WEIGHT} has NaN',
+    ),
+    Row(
+        'NaN weights tested',
+        lambda c: c.tool('test.py', CONFIGS / 'mean_teacher.py', c.spoiled(NAN)),
+        f'iter_4.pth cannot be used: {WEIGHT} has NaN',
+    ),
+    Row(
+        'infinite weights tested',
+        lambda c: c.tool('test.py', CONFIGS / 'mean_teacher.py', c.spoiled(float('-inf'))),
+        f'iter_4.pth cannot be used: {WEIGHT} has infinite numbers',
+    ),
+    Row(
+        'complex weights exported',
+        lambda c: c.tool(
+            'export_student.py', CONFIGS / 'mean_teacher.py', c.spoiled(1j), '--out', str(c.folder / 'out')
+        ),
+        rf'iter_4.pth cannot be used: {WEIGHT} has complex numbers \(torch.complex64\)',
+    ),
+    Row(
+        'NaN weights of a backbone',
+        lambda c: then(
+            torch.save(
+                {
+                    key.removeprefix('student.'): value * NAN
+                    for key, value in read_checkpoint(c.checkpoint(name='a.pth'))['state_dict'].items()
+                    if key.startswith('student.backbone.')
+                },
+                c.folder / 'unet.pth',
+            ),
+            c.patch.delenv('MMSEG_ACL_WEIGHTS'),
+            c.build(
+                c.config(
+                    f"model = dict(segmentor=dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint="
+                    f"'{c.folder / 'unet.pth'}'))))"
+                ),
+                folder=c.folder / 'new',
+            ),
+        ),
+        'unet.pth cannot be used: encoder.* has NaN .* and so have .* more of its',
+    ),
+    Row(
+        'NaN momenta resumed',
+        lambda c: (
+            c.checkpoint(optimizer=dict(state={0: dict(m=torch.tensor(float('nan')))}, param_groups=[]))
+            and c.build(resume=True)
+        ),
+        'iter_4.pth cannot be used: optimizer.state.0.m has NaN .*with which a step would break the weights',
+    ),
+    Row(
+        'checkpoint to test with changed bytes',
+        lambda c: c.tool('test.py', CONFIGS / 'mean_teacher.py', c.changed(c.checkpoint())),
+        'iter_4.pth is damaged: the checksum of .* does not fit. Copy or download it again',
+    ),
+    Row(
+        'checkpoint to test whose weights are a list',
+        lambda c: c.tool('test.py', CONFIGS / 'mean_teacher.py', c.checkpoint(state_dict=[1])),
+        'iter_4.pth is no checkpoint, or is damaged: its state_dict is a list, not a dict',
+    ),
+    Row(
+        'checkpoint to test that is a pickle of nothing',
+        lambda c: c.tool('test.py', CONFIGS / 'mean_teacher.py', c.write('a.pth', b'\x80\x02.')),
+        'a.pth cannot be read as a checkpoint: it is not a checkpoint, or is cut short or damaged',
+    ),
     Row(
         'all checkpoints cut short',
         lambda c: then(c.cut(c.checkpoint()), c.build(resume=True)),
@@ -703,8 +844,26 @@ WORK_DIRS = [
     ),
 ]
 
+GRIDS = [
+    Row(
+        'table whose name leads out of the results folder',
+        lambda c: c.tool(
+            'experiments.py',
+            'tables',
+            c.write(
+                'grid.yaml',
+                f'runs: [config: {CONFIGS / "supervised.py"}]\ntest_sets: synthetic\n'
+                'tables: [{name: ../../mine, columns: [{test: synthetic}]}]\n',
+            ),
+            '--results',
+            c.folder / 'results',
+        ),
+        r"table '../../mine': the name becomes that of a file, so it must have letters, digits and",
+    ),
+]
+
 QUICK = [*LISTS, *FILES]
-BUILDING = [*CONFIG_FILES, *OPTIONS, *NUMBERS, *PARTS, *CHECKPOINTS, *WORK_DIRS]
+BUILDING = [*CONFIG_FILES, *OPTIONS, *NUMBERS, *PARTS, *CHECKPOINTS, *WORK_DIRS, *GRIDS]
 ROWS = [*QUICK, *BUILDING]
 
 
