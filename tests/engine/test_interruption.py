@@ -221,6 +221,39 @@ def test_a_work_dir_without_locks_is_used_without(tmp_path, monkeypatch):
 
 @pytest.mark.trained
 @pytest.mark.slow
+def test_a_copied_run_leaves_the_best_checkpoint_of_the_original(build, tmp_path):
+    options = dict(default_hooks__checkpoint__save_best='teacher/mDice', train_cfg__val_begin=1)
+    options['train_cfg__val_interval'] = 2
+    scores = iter([1.0, 1.0, 2.0, 2.0, 3.0, 3.0])
+    runner = build(**options)
+    runner.val_loop.evaluator.evaluate = lambda size: {'mDice': next(scores)}
+    train(runner)
+    best = 'best_teacher_mDice_iter_4.pth'
+    shutil.copytree(tmp_path / 'run', tmp_path / 'copy', ignore=shutil.ignore_patterns('iter_4.pth', '*.lock'))
+    (tmp_path / 'run' / 'iter_2.pth').unlink()
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / 'run').glob('*.pth'))
+
+    runner = build(work_dir=tmp_path / 'copy', resume=True, **options)
+    assert runner._load_from == str(tmp_path / 'copy' / 'iter_2.pth'), (
+        'not iter_4.pth of the original, which is noted'
+    )
+    runner.val_loop.evaluator.evaluate = lambda size: {'mDice': next(scores)}
+    train(runner)
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / 'run').glob('*.pth')) == before
+    assert (tmp_path / 'run' / best).is_file() and (tmp_path / 'copy' / best).is_file()
+
+
+@pytest.mark.slow
+def test_weights_that_are_no_numbers_do_not_begin(build, tmp_path):
+    """Wherever they come from: here by a head's ``init_cfg``, which mmengine loads when training begins."""
+    torch.save({'conv_seg.bias': torch.full((2,), float('nan'))}, tmp_path / 'head.pth')
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'head.pth'))
+    with pytest.raises(ValueError, match='of the weights to start from are NaN or infinite, such as .*conv_seg.bias'):
+        train(build(model__segmentor__decode_head__init_cfg=init))
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint(build, tmp_path, monkeypatch, capsys):
     runner = build()
     call_after(runner, 4, lambda _: monkeypatch.setattr(atomic.os, 'fsync', is_no_space))
