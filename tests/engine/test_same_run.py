@@ -17,7 +17,7 @@ from torch import nn
 from mmseg_acl.engine import load_config, same_run
 from mmseg_acl.engine.same_run import check_same_data, check_same_optimizer, check_same_run, note_data
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 PLAIN = CONFIGS / 'mean_teacher' / 'mbv2_kvasir_eighth.py'
 # With two optimizers and multipliers of the learning rate.
 ADVERSARIAL = CONFIGS / 'cafd' / 'r50_kvasir_quarter.py'
