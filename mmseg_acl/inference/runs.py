@@ -1,0 +1,58 @@
+"""What a user calls a run: the work dir of a training, or a config and a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mmseg_acl.engine.start.resume import NUMBERED
+
+
+class RunFiles(NamedTuple):
+    """The two files that a trained model consists of."""
+
+    config: Path
+    checkpoint: Path
+
+
+def find_run(words: Sequence[str]) -> RunFiles:
+    """The files of a run as it is named on a command line.
+
+    Args:
+        words: A work dir, of which the best checkpoint is taken where there is one, else the last; or a config and a
+            checkpoint.
+
+    Raises:
+        FileNotFoundError: A file, or what a work dir should have, is missing.
+        ValueError: Neither one word nor two.
+    """
+    if len(words) == 2:
+        files = RunFiles(*map(Path, words))
+        for name, path in files._asdict().items():
+            if not path.is_file():
+                raise FileNotFoundError(f"{name} '{path}' does not exist")
+        return files
+    if len(words) != 1:
+        raise ValueError(f'a run is a work dir, or a config and a checkpoint; got {" ".join(words) or "nothing"}')
+    folder = Path(words[0])
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no work dir '{folder}': give the folder that a training wrote to, or a config and a checkpoint"
+        )
+    configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
+    if not configs:
+        raise FileNotFoundError(
+            f"'{folder}' has no config (*.py), which a training leaves there: give it beside a checkpoint"
+        )
+    return RunFiles(configs[-1], _checkpoint(folder))
+
+
+def _checkpoint(folder: Path) -> Path:
+    best = sorted(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    if best:
+        return best[-1]
+    numbered = {path: int(match[1]) for path in folder.glob('*.pth') if (match := NUMBERED.fullmatch(path.name))}
+    if not numbered:
+        raise FileNotFoundError(f"'{folder}' has no checkpoint (best_*.pth or iter_*.pth): train first")
+    return max(numbered, key=numbered.get)

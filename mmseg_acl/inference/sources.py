@@ -1,0 +1,151 @@
+"""Frames to predict: an image, a folder with sub-folders, a glob, a list, a video or a camera."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES
+
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
+
+
+class Frame(NamedTuple):
+    """A frame that has not been read yet.
+
+    Attributes:
+        name: Relative path, without a suffix, that its outputs are called by.
+        read: Reads it: (H, W, 3) uint8, BGR, as it is shown. Raises ValueError where it cannot be read.
+    """
+
+    name: PurePosixPath
+    read: Callable[[], np.ndarray]
+
+
+class Source(NamedTuple):
+    """Frames in order.
+
+    Attributes:
+        frames: Of a video they come as it is decoded.
+        count: How many; None where that is not known, as of a camera.
+        rate: Frames a second of a video or camera, else None.
+    """
+
+    frames: Iterator[Frame]
+    count: int | None
+    rate: float | None = None
+
+
+def read_frame(path: Path) -> np.ndarray:
+    """An image as it is shown, (H, W, 3) uint8, BGR.
+
+    Raises:
+        ValueError: It cannot be decoded.
+    """
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise ValueError(f'{path} cannot be decoded as an image')
+    return image
+
+
+def find_frames(source: str, limit: int | None = None) -> Source:
+    """The frames of what a user names.
+
+    Args:
+        source: An image, a folder (all images in it and in its sub-folders), a glob in quotes, a text file with one
+            path a line, a video, or the number of a camera.
+        limit: At most so many frames; needed for a camera, which does not end.
+
+    Raises:
+        FileNotFoundError: There is nothing of that name, or nothing in it.
+        ValueError: A camera without a limit, or a video that cannot be opened.
+    """
+    path = Path(source)
+    if source.isdecimal() and not path.exists():
+        if limit is None:
+            raise ValueError(f'camera {source} does not end by itself: say with --frames how many frames to take')
+        return _video(int(source), f'camera{source}', limit)
+    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        return _video(str(path), path.stem, limit)
+    files = _files(source, path)
+    root = path if path.is_dir() else _common(files)
+    names = [PurePosixPath(file.relative_to(root).with_suffix('').as_posix()) for file in files]
+    # a.jpg and a.png of one folder would write the same file: both keep their suffix.
+    twice = {name for name, count in Counter(names).items() if count > 1}
+    names = [
+        name if name not in twice else name.with_name(file.name) for name, file in zip(names, files, strict=True)
+    ]
+    chosen = list(zip(names, files, strict=True))[:limit]
+    return Source((Frame(name, lambda file=file: read_frame(file)) for name, file in chosen), len(chosen))
+
+
+def _files(source: str, path: Path) -> list[Path]:
+    if path.is_dir():
+        found = [
+            file
+            for file in sorted(path.rglob('*'))
+            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith('.') and file.is_file()
+        ]
+        if not found:
+            raise FileNotFoundError(
+                f"'{path}' has no image: it should hold files with one of the suffixes {', '.join(IMAGE_SUFFIXES)}"
+            )
+        return found
+    if path.suffix.lower() == '.txt' and path.is_file():
+        lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
+        found = [Path(line) for line in lines if line and not line.startswith('#')]
+        missing = [file for file in found if not file.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{path} names {len(missing)} file(s) that do not exist, such as '{missing[0]}'; paths count from "
+                'the folder that the command is started in'
+            )
+        if not found:
+            raise FileNotFoundError(f'{path} names no file: it should have one path a line')
+        return found
+    if path.is_file():
+        return [path]
+    found = sorted(Path(match) for match in glob.glob(source, recursive=True))
+    found = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise FileNotFoundError(
+            f"there is no '{source}': give an image, a folder, a glob in quotes, a text file with one path a line, a "
+            'video, or the number of a camera'
+        )
+    return found
+
+
+def _common(files: list[Path]) -> Path:
+    """The deepest folder that all files lie in."""
+    parents = [file.parent.parts for file in files]
+    shared = 0
+    while all(len(parts) > shared and parts[shared] == parents[0][shared] for parts in parents):
+        shared += 1
+    return Path(*parents[0][:shared])
+
+
+def _video(source: str | int, name: str, limit: int | None) -> Source:
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        raise ValueError(f"'{source}' cannot be opened as a {'video' if isinstance(source, str) else 'camera'}")
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if isinstance(source, str) else 0
+    known = min(filter(None, (count if count > 0 else None, limit)), default=None)
+
+    def frames() -> Iterator[Frame]:
+        number = 0
+        while limit is None or number < limit:
+            there, image = capture.read()
+            if not there:
+                break
+            yield Frame(PurePosixPath(name, f'{number:06d}'), lambda image=image: image)
+            number += 1
+        capture.release()
+
+    return Source(frames(), known, capture.get(cv2.CAP_PROP_FPS) or 25.0)

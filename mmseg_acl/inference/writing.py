@@ -1,0 +1,266 @@
+"""Predictions as files: written one by one, so that what was done stays, and a second call goes on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmseg_acl.engine.atomic import write_atomically
+from mmseg_acl.inference.predictor import Prediction, Predictor
+from mmseg_acl.inference.sources import Frame, Source
+
+MASKS, OVERLAYS, PROBABILITIES = 'masks', 'overlays', 'probabilities'
+TABLE, RECORD = 'predictions.csv', 'predictor.json'
+BOXES_SHOWN = 20
+
+
+class Summary(NamedTuple):
+    """What a call did.
+
+    Attributes:
+        written: Frames that were predicted.
+        there: Frames whose files were there already.
+        unreadable: What is wrong with the frames that were skipped.
+    """
+
+    written: int
+    there: int
+    unreadable: list[str]
+
+
+class Outputs(NamedTuple):
+    """What to write of each frame beside its mask.
+
+    Attributes:
+        overlay: The frame with the mask as a tint and an outline.
+        probabilities: The foreground's probability, or that of each class, as 16-bit PNG: 65535 is 1.
+        table: A row in ``predictions.csv``.
+        video: A video of the overlays, of the rate and size of the source.
+    """
+
+    overlay: bool = False
+    probabilities: bool = False
+    table: bool = False
+    video: bool = False
+
+
+def predict_into(
+    predictor: Predictor,
+    source: Source,
+    out: str | Path,
+    outputs: Outputs = Outputs(),  # noqa: B008  immutable
+    batch: int = 8,
+    overwrite: bool = False,
+) -> Summary:
+    """Predict all frames of a source and write what is asked for into a folder.
+
+    Masks go to ``masks/``, with the source's relative paths and names: 0 and 255 with two classes, else class
+    numbers with a palette, at the frame's own size. A frame whose files are there is left as it is.
+
+    Args:
+        predictor: The model.
+        source: The frames.
+        out: The folder, made if needed.
+        outputs: What else to write.
+        batch: Frames that go through the network together, at least 1.
+        overwrite: Whether to write anew what is there.
+
+    Raises:
+        ValueError: The folder holds predictions of another model or threshold, the batch is below 1, or a video is
+            asked for of a source that is none.
+    """
+    if batch < 1:
+        raise ValueError(f'batch is {batch}; it must be at least 1')
+    if outputs.video and source.rate is None:
+        raise ValueError('a video is written of a video or camera; for images there are overlays')
+    out = Path(out)
+    _claim(out, predictor, overwrite)
+    table = _Table(out / TABLE, predictor.classes, overwrite) if outputs.table else None
+    film = _Film(out / 'overlay.mp4', source.rate) if outputs.video else None
+    written = there = 0
+    unreadable: list[str] = []
+    progress = Progress(
+        TextColumn('predicting'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn('{task.fields[rate]}'),
+        TimeRemainingColumn(),
+    )
+    task = progress.add_task('', total=source.count, rate='')
+    with progress:
+        for group in _groups(source.frames, batch):
+            todo = []
+            for frame in group:
+                if not overwrite and not film and _is_done(out, frame.name, outputs, predictor, table):
+                    there += 1
+                    continue
+                try:
+                    todo.append((frame, frame.read()))
+                except (OSError, ValueError) as error:
+                    unreadable.append(str(error))
+            for (frame, image), found in zip(todo, predictor([image for _, image in todo]), strict=True):
+                _write(out, frame.name, image, found, outputs, predictor)
+                if table:
+                    table.add(frame.name, found)
+                if film:
+                    film.add(draw(image, found.labels))
+                written += 1
+            speed = progress.tasks[task].speed
+            progress.update(task, advance=len(group), rate=f'{speed:.1f} frames a second' if speed else '')
+    if film:
+        film.close()
+    return Summary(written, there, unreadable)
+
+
+def draw(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The frame (H, W, 3), BGR, with the predicted classes as tints and outlines."""
+    from mmseg_acl.visualization.pictures import YELLOW, draw_labels  # only where something is drawn
+
+    return draw_labels(image, labels, YELLOW)
+
+
+def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
+    group: list[Frame] = []
+    for frame in frames:
+        group.append(frame)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _claim(out: Path, predictor: Predictor, overwrite: bool) -> None:
+    """Masks of two models in one folder could not be told apart."""
+    own = dict(
+        config=hashlib.sha256(predictor.run.config.read_bytes()).hexdigest()[:16],
+        checkpoint=str(predictor.run.checkpoint.resolve()),
+        changed=predictor.run.checkpoint.stat().st_mtime_ns,
+        network=predictor.network,
+        threshold=predictor.threshold,
+        flips=predictor.flips,
+    )
+    file = out / RECORD
+    if file.is_file() and not overwrite:
+        try:
+            former = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(f'{file} is damaged ({error}): remove it, or give another --out') from error
+        differing = [key for key in own if former.get(key) != own[key]]
+        if differing:
+            raise ValueError(
+                f'{out} holds predictions of another {", ".join(differing)}: give another --out, or write them anew '
+                'with --overwrite'
+            )
+    write_atomically(json.dumps(own, indent=1).encode(), file)
+
+
+def _paths(out: Path, name: PurePosixPath, outputs: Outputs, predictor: Predictor) -> dict[str, list[Path]]:
+    """The files of a frame."""
+    paths = {MASKS: [out / MASKS / f'{name}.png']}
+    if outputs.overlay:
+        paths[OVERLAYS] = [out / OVERLAYS / f'{name}.png']
+    if outputs.probabilities:
+        classes = predictor.classes[1:]
+        suffixes = [''] if len(classes) == 1 else [f'_{label}' for label in range(1, len(predictor.classes))]
+        paths[PROBABILITIES] = [out / PROBABILITIES / f'{name}{suffix}.png' for suffix in suffixes]
+    return paths
+
+
+def _is_done(out: Path, name: PurePosixPath, outputs: Outputs, predictor: Predictor, table: _Table | None) -> bool:
+    files = [file for each in _paths(out, name, outputs, predictor).values() for file in each]
+    return all(file.is_file() for file in files) and (table is None or str(name) in table.names)
+
+
+def _write(
+    out: Path, name: PurePosixPath, image: np.ndarray, found: Prediction, outputs: Outputs, predictor: Predictor
+) -> None:
+    paths = _paths(out, name, outputs, predictor)
+    if outputs.probabilities:
+        for file, prob in zip(paths[PROBABILITIES], found.probabilities[1:], strict=True):
+            write_atomically(_png(np.round(prob * 65535).astype(np.uint16)), file)
+    if outputs.overlay:
+        write_atomically(_png(draw(image, found.labels)), paths[OVERLAYS][0])
+    # Last: a frame counts as done by its mask.
+    two = len(predictor.classes) == 2
+    write_atomically(_png(255 * found.labels) if two else _palette_png(found.labels), paths[MASKS][0])
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode('.png', pixels)[1].tobytes()
+
+
+def _palette_png(labels: np.ndarray) -> bytes:
+    """Class numbers with a colour each."""
+    from PIL import Image
+
+    from mmseg_acl.visualization.pictures import MORE_CLASSES, YELLOW
+
+    colors = [(0, 0, 0), *(color[::-1] for color in (YELLOW, *MORE_CLASSES))]
+    palette = [colors[0], *(colors[1 + label % (len(colors) - 1)] for label in range(255))]
+    image = Image.fromarray(labels, mode='P')
+    image.putpalette([level for color in palette for level in color])
+    buffer = io.BytesIO()
+    image.save(buffer, 'PNG')
+    return buffer.getvalue()
+
+
+class _Table:
+    """``predictions.csv``, a row a frame, added as frames are done."""
+
+    def __init__(self, path: Path, classes: Sequence[str], overwrite: bool) -> None:
+        self.path, self.classes = path, classes
+        self.header = ['frame', *(f'share {name}' for name in classes[1:]), 'regions', 'boxes', 'confidence']
+        if overwrite or not path.is_file():
+            write_atomically((','.join(self.header) + '\r\n').encode(), path)
+        with open(path, newline='') as file:
+            rows = list(csv.reader(file))
+        if not rows or rows[0] != self.header:
+            raise ValueError(f'{path} is no table of these predictions: remove it, or write anew with --overwrite')
+        self.names = {row[0] for row in rows[1:] if len(row) == len(self.header)}
+
+    def add(self, name: PurePosixPath, found: Prediction) -> None:
+        shares = [(found.labels == label).mean() for label in range(1, len(self.classes))]
+        regions = boxes_of(found.labels)
+        shown = ' '.join('{},{},{},{}'.format(*box) for box in regions[:BOXES_SHOWN])
+        row = [str(name), *(f'{share:.6f}' for share in shares), len(regions), shown, f'{found.confidence:.4f}']
+        with open(self.path, 'a', newline='') as file:
+            csv.writer(file).writerow(row)
+        self.names.add(str(name))
+
+
+def boxes_of(labels: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Boxes (left, top, width, height) of the 8-connected regions of the foreground, the largest first."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats((labels > 0).astype(np.uint8), connectivity=8)
+    regions = sorted(stats[1:].tolist(), key=lambda region: -region[cv2.CC_STAT_AREA])
+    return [tuple(region[:4]) for region in regions]
+
+
+class _Film:
+    """A video that begins with its first frame, which says how large it is."""
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path, self.rate, self.writer = path, rate, None
+
+    def add(self, frame: np.ndarray) -> None:
+        if self.writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.writer = cv2.VideoWriter(
+                str(self.path), cv2.VideoWriter_fourcc(*'mp4v'), self.rate, frame.shape[1::-1]
+            )
+            if not self.writer.isOpened():
+                raise ValueError(f'{self.path} cannot be written: this OpenCV has no encoder for mp4')
+        self.writer.write(frame)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.release()

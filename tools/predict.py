@@ -1,0 +1,72 @@
+"""Masks of a trained model for an image, a folder, a list, a video or a camera."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mmseg_acl.engine import user_errors
+from mmseg_acl.inference import Predictor, find_frames, predict_into
+from mmseg_acl.inference.writing import MASKS, Outputs
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        usage='%(prog)s RUN SOURCE --out FOLDER [options]',
+        epilog='example: python tools/predict.py work_dirs/aclnet/mbv2_kvasir_eighth frames/ --out predicted '
+        '--overlay. A call that was stopped goes on where it was when it is given again.',
+    )
+    parser.add_argument(
+        'words',
+        nargs='+',
+        metavar='RUN SOURCE',
+        help='RUN: a work dir (its best checkpoint, else the last), or a config and a checkpoint. SOURCE: an image, '
+        'a folder with sub-folders, a glob in quotes, a text file with one path a line, a video, or the number of a '
+        'camera',
+    )
+    parser.add_argument('--out', required=True, help='folder for masks/ and what else is asked for')
+    parser.add_argument('--network', help='such as student or teacher (default: the teacher where there is one)')
+    parser.add_argument('--overlay', action='store_true', help='also write the frames with the mask drawn over them')
+    parser.add_argument('--prob', action='store_true', help='also write probabilities as 16-bit PNG (65535 is 1)')
+    parser.add_argument(
+        '--csv',
+        action='store_true',
+        help='also write predictions.csv: share, regions, boxes, confidence of each frame',
+    )
+    parser.add_argument('--video', action='store_true', help='of a video: also write overlay.mp4')
+    parser.add_argument(
+        '--threshold', type=float, default=0.5, help='foreground is what is more probable than this (default: 0.5)'
+    )
+    parser.add_argument('--tta', action='store_true', help='average over the frame and its mirror images')
+    parser.add_argument(
+        '--batch', type=int, default=8, help='frames that go through the network together (default: 8)'
+    )
+    parser.add_argument('--frames', type=int, metavar='N', help='at most N frames; a camera needs it')
+    parser.add_argument('--device', help='such as cpu or cuda:1 (default: a GPU where there is one)')
+    parser.add_argument('--overwrite', action='store_true', help='write anew what is there')
+    args = parser.parse_args()
+    if len(args.words) not in (2, 3):
+        parser.error('give a run (a work dir, or a config and a checkpoint) and a source')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        *run, source = args.words
+        frames = find_frames(source, args.frames)  # first: the model takes longer to load
+        predictor = Predictor(run, args.network, args.device, args.threshold, args.tta)
+        print(f'{predictor.run.checkpoint}, network {predictor.network}, classes {", ".join(predictor.classes)}')
+        outputs = Outputs(args.overlay, args.prob, args.csv, args.video)
+        done = predict_into(predictor, frames, args.out, outputs, args.batch, args.overwrite)
+        again = f', {done.there} were there already' if done.there else ''
+        print(f'written: {done.written} masks to {args.out}/{MASKS}{again}')
+        for fault in done.unreadable:
+            print(f'skipped: {fault}', file=sys.stderr)
+        if done.unreadable:
+            sys.exit(f'{len(done.unreadable)} frame(s) could not be read and have no mask')
+
+
+if __name__ == '__main__':
+    main()
