@@ -394,7 +394,7 @@ def test_dice_is_read_for_the_network_that_is_asked_for(tmp_path):
     assert {name: values.tolist() for name, values in found.items()} == {'a': [0, 1], 'b': [5, 5]}
     with pytest.raises(ValueError, match='has no scores of first, only of student, teacher'):
         scores.read_dice(path, 'first')
-    with pytest.raises(ValueError, match="the Dice of 7 is 'x', no number"):
+    with pytest.raises(ValueError, match="in line 2 dice is 'x', no finite number"):
         scores.read_dice(write_scores(tmp_path / 'x.csv', [('a', 'student', 7, 'x', 1)]))
     (tmp_path / 'other.csv').write_text('image,iou\n1,2\n')
     with pytest.raises(ValueError, match="other.csv' has no column 'set'"):
