@@ -449,6 +449,15 @@ def test_a_squashed_file_does_not_block_the_grid_and_is_made_anew(describe, tool
     assert show_status(experiment, results, work).endswith('2 done')
 
 
+def test_a_run_that_leaves_what_is_no_number_has_failed(describe, tools, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, 'print_log', lambda *_, **__: None)
+    (tools.root / 'train.py').write_text(TRAIN.replace('loss=1.0', "loss=float('nan')"))
+    experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=0))
+    with pytest.raises(RunError, match=f'what it left in .*{experiment.runs[0].name} is not sound'):
+        run_experiment(experiment, tools.settings())
+    assert show_status(experiment, tmp_path / 'results', tmp_path / 'work').endswith('1 failed')
+
+
 def test_a_squashed_record_of_a_run_under_way_does_not_end_the_grid(describe, tools, tmp_path, monkeypatch):
     monkeypatch.setattr(records, 'print_log', lambda *_, **__: None)
     experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=0))

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from prettytable import PrettyTable
 from rich.progress import track
 
+from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.evaluation.cross_dataset import load_model
 from mmseg_acl.evaluation.labelled_images import labelled_images
 from mmseg_acl.models import ACLNet
@@ -99,8 +100,8 @@ def measure_label_quality(config: Config, checkpoint: str, ann_file: str, out_di
         error = float(change.std() / len(change) ** 0.5) if len(change) > 1 else 0.0
         found[name] = Quality(sum(values) / len(values), float(change.mean()), error)
     out = Path(out_dir) / 'label_quality.json'
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({name: quality._asdict() for name, quality in found.items()}, indent=1) + '\n')
+    scores = {name: quality._asdict() for name, quality in found.items()}
+    write_atomically(f'{json.dumps(scores, indent=1)}\n'.encode(), out)
     print(f'{format_quality(found, len(own))}\nwritten: {out}')
     return found
 

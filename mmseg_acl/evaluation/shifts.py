@@ -13,6 +13,7 @@ from prettytable import PrettyTable
 from rich.progress import track
 from torch import Tensor
 
+from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.evaluation.cross_dataset import load_model
 from mmseg_acl.evaluation.labelled_images import labelled_images
 from mmseg_acl.models.semi.joint_pass import full_image_metas
@@ -94,8 +95,7 @@ def measure_shifts(config: Config, checkpoint: str, ann_file: str, out_dir: str)
     found = {name: sum(values) / len(values) for name, values in dice.items() if values}
     found['mean'] = sum(found.values()) / len(found)
     out = Path(out_dir) / 'shifts.json'
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=1) + '\n')
+    write_atomically(f'{json.dumps(found, indent=1)}\n'.encode(), out)
     table = PrettyTable(list(found))
     table.add_row([f'{value:.2f}' for value in found.values()])
     print(f'{table}\nwritten: {out}')

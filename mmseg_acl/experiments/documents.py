@@ -12,7 +12,6 @@ The path counts from the document.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from mmseg_acl.evaluation.result_files import METRICS, PROTOCOL, RESULTS, read_results
+from mmseg_acl.evaluation.result_files import METRICS, PROTOCOL, RESULTS, read_json, read_results
 from mmseg_acl.experiments.comparison import compare
 from mmseg_acl.experiments.tables import Cell, add_scores, markdown_table, spread
 
@@ -141,7 +140,7 @@ def _means(read: Description, tests: dict, rows: list[dict], costs: str | None =
     """
     times = {}
     if costs:
-        measured = json.loads((read.path.parent / costs).read_text())['rows']
+        measured = read_json(read.path.parent / costs)['rows']
         times = {row['method']: f'{row["time to SupOnly"]:.1f}' for row in measured}
     extra = list(dict.fromkeys(key for row in rows for key in row if key not in ('runs', 'label', 'cost')))
     body = []
@@ -196,7 +195,7 @@ def _labels(read: Description, run: str, iterations: list[int], rows: dict[str, 
         rows: What stands in the table for each setting of that tool.
     """
     files = [read.path.parent / run / f'iter_{iteration}' / 'label_quality.json' for iteration in iterations]
-    found = [json.loads(file.read_text()) for file in files]
+    found = [read_json(file) for file in files]
     body = [["the teacher's own, Dice", *(f'{settings["teacher"]["dice"]:.1f}' for settings in found)]]
     for setting, label in rows.items():
         measured = [settings[setting] for settings in found]
@@ -213,7 +212,7 @@ def _shifts(read: Description, columns: dict[str, str], rows: dict[str, str]) ->
     """
     body = []
     for label, folder in rows.items():
-        found = json.loads((read.path.parent / folder / 'shifts.json').read_text())
+        found = read_json(read.path.parent / folder / 'shifts.json')
         body.append([label, *(f'{found[change]:.1f}' for change in columns.values())])
     return markdown_table(['model', *columns], body)
 

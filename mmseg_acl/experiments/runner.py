@@ -341,7 +341,11 @@ class _Runner:
             self._fail(job, f'ended well, but left no scores in {job.folder / TEST}')
         else:
             write_record(job.folder, run, state='done')
-            collect(job.trained, job.folder, folder_for(self.settings.results, run), run)
+            results = folder_for(self.settings.results, run)
+            collect(job.trained, job.folder, results, run)
+            if not set(self._sets(run)) <= scored_sets(results):  # such as a log with losses that are no numbers
+                self._fail(job, f'ended well, but what it left in {results} is not sound')
+                return
             self.done += 1
             _say(f'{run.name}: done')
             self._report()

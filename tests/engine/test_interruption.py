@@ -219,8 +219,8 @@ def test_a_work_dir_without_locks_is_used_without(tmp_path, monkeypatch):
 # ------------------------------------------------------------------ one process
 
 
-@pytest.mark.trained
 @pytest.mark.slow
+@pytest.mark.trained
 def test_a_copied_run_leaves_the_best_checkpoint_of_the_original(build, tmp_path):
     options = dict(default_hooks__checkpoint__save_best='teacher/mDice', train_cfg__val_begin=1)
     options['train_cfg__val_interval'] = 2
@@ -252,6 +252,7 @@ def test_weights_that_are_no_numbers_do_not_begin(build, tmp_path):
     assert not list((tmp_path / 'run').glob('*.pth'))
 
 
+@pytest.mark.trained
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint(build, tmp_path, monkeypatch, capsys):
     runner = build()
