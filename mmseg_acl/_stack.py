@@ -47,8 +47,6 @@ WARNED_NOISE = (
     r'`torch\.jit\.\w+` is deprecated',
     # Two channels are what the methods need; one channel is supported, too.
     r'For binary segmentation, we suggest using',
-    # PolypMetric scores probabilities at 0.5, whatever threshold a head has.
-    r'threshold is not defined for binary',
     # Older mmsegs use their own builder.
     r'``build_loss`` would be deprecated soon',
     # True of every mmseg config: the losses ignore the pixels that the padding marks.

@@ -5,6 +5,7 @@ docs/bad_input.md lists the rows with their messages.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -21,10 +22,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import BaseTransform
 from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_acl.datasets import PolypDataset, write_synthetic
+from mmseg_acl.datasets.class_data import check_samples, labels_to_check
+from mmseg_acl.datasets.polyp import NUM_SHOWN_PROBLEMS, _NoFile
 from mmseg_acl.engine import build_runner, load_config, read_checkpoint, train, user_errors
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +37,7 @@ TINY = ('tiny_model.py', 'tiny_run.py')
 NAN = float('nan')
 WEIGHT = 'student.decode_head.conv_seg.weight'
 ALPHA = np.array([0, 0, 0, 255], np.uint8)
+PACK = dict(type='PackSegInputs')
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadPolypMask')]
 
 
@@ -122,12 +127,48 @@ class Case:
         path.write_bytes(data)
         return path
 
+    def class_numbers(self, foreground: int = 1, folder: str = '*') -> None:
+        """Save the masks of a folder, or all, anew, with this label for polyps."""
+        for path in self.root.glob(f'Synthetic/{folder}/masks/*.png'):
+            cv2.imwrite(str(path), foreground * (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0).astype(np.uint8))
+
+    def source(self, folder: str = 'labelled', **changes: object) -> dict:
+        """A data set of a class of mmseg's with masks of class numbers."""
+        source = dict(
+            type='BaseSegDataset',
+            metainfo=dict(classes=('wall', 'polyp')),
+            data_root=str(self.root),
+            data_prefix=dict(img_path=f'Synthetic/{folder}/images', seg_map_path=f'Synthetic/{folder}/masks'),
+            img_suffix='.png',
+            pipeline=[LOAD[0], dict(type='Resize', scale=(64, 64)), dict(type='LoadAnnotations'), PACK],
+        )
+        return source | changes
+
+    def classes(self, **changes: object) -> None:
+        """Load such a one to learn from."""
+        DATASETS.build(dict(type='SemiSupervisedDataset', labelled=self.source(**changes)))
+
+    def validated(self, **changes: object) -> str:
+        """A config with such ones to learn from and, with these changes, to validate on."""
+        train, val = self.source(_delete_=True), self.source('test', _delete_=True, **changes)
+        return self.config(
+            f'train_dataloader = dict(dataset=dict(labelled={train}))\n'
+            f'val_dataloader = test_dataloader = dict(dataset={val})\n'
+            "val_evaluator = test_evaluator = dict(_delete_=True, type='IoUMetric')",
+            base='supervised',
+        )
+
     # What is done
 
-    def data(self, labelled: dict | None = None, unlabelled: dict | None = None, **more: object) -> object:
+    def data(
+        self, labelled: dict | list[dict] | None = None, unlabelled: dict | None = None, **more: object
+    ) -> object:
         """Both sources, as the shipped configs have them."""
         config = load_config(str(CONFIGS / 'mean_teacher.py')).train_dataloader.dataset
-        config.labelled.update(labelled or {})
+        if isinstance(labelled, list):
+            config.labelled = [dict(config.labelled, **source) for source in labelled]
+        else:
+            config.labelled.update(labelled or {})
         config.unlabelled.update(unlabelled or {})
         return DATASETS.build(dict(config, **more))
 
@@ -393,7 +434,158 @@ FILES = [
     Row(
         'masks that are all black',
         lambda c: then([Image.new('L', (96, 72)).save(path) for path in (c.labelled / 'masks').iterdir()], c.data()),
-        'none of the 5 masks .* has a polyp pixel, such as .*: save polyps with value 255',
+        'none of the 5 masks of the labelled images has a polyp pixel, such as .*: save polyps with value 255',
+    ),
+    Row(
+        'masks that are all black, in several sources',
+        lambda c: then(
+            [Image.new('L', (96, 72)).save(path) for path in c.root.glob('Synthetic/*/masks/*')],
+            c.data(labelled=[dict(folder='Synthetic/labelled'), dict(folder='Synthetic/test')]),
+        ),
+        'none of the 7 masks of the labelled images has a polyp pixel',
+    ),
+]
+
+CLASS_DATA = [
+    Row(
+        'folder of images that is not there',
+        lambda c: c.classes(data_root='/nowhere'),
+        "folder '/nowhere/Synthetic/labelled/images' of BaseSegDataset does not exist: mend its data_root",
+    ),
+    Row(
+        'list of images that is not there',
+        lambda c: c.classes(ann_file='my.txt'),
+        "list '.*/data/my.txt' of BaseSegDataset does not exist: mend its ann_file .'my.txt'",
+    ),
+    Row(
+        'images of another suffix',
+        lambda c: c.classes(img_suffix='.jpg'),
+        "labelled/images' has no image for BaseSegDataset: img_suffix='.jpg' was asked for, there are 5 with '.png'",
+    ),
+    Row(
+        'folder of images that is empty',
+        lambda c: then([path.unlink() for path in (c.labelled / 'images').iterdir()], c.classes()),
+        "labelled/images' has no image .* and the folder is empty",
+    ),
+    Row(
+        'image of the list that is not there',
+        lambda c: then(c.class_numbers(), c.write('data/my.txt', '0001\n0009'), c.classes(ann_file='my.txt')),
+        '1 of the 2 images .* cannot be used: .*labelled/images/0009.png: no such image',
+    ),
+    Row(
+        'image cut short, in any data set of mmseg',
+        lambda c: then(c.class_numbers(), c.cut(c.image), c.classes()),
+        '1 of the 5 images of BaseSegDataset .*0001.png: cut short after',
+    ),
+    Row(
+        'folder of masks that is not there',
+        lambda c: then(shutil.rmtree(c.labelled / 'masks'), c.classes()),
+        "folder '.*labelled/masks' of masks does not exist: mend data_root or data_prefix .seg_map_path=",
+    ),
+    Row(
+        'image without a mask',
+        lambda c: then(c.class_numbers(), c.mask.unlink(), c.classes()),
+        '1 of the 5 images .*labelled/masks/0001.png: no such mask',
+    ),
+    Row(
+        'masks of another suffix',
+        lambda c: c.classes(seg_map_suffix='_mask.png'),
+        r"5 of the 5 .*0000_mask.png: no such mask \(seg_map_suffix='_mask.png' was asked for, there is 0000.png\)",
+    ),
+    Row(
+        'mask that is no image',
+        lambda c: then(c.class_numbers(), c.mask.write_text('hello'), c.classes()),
+        '1 of the 5 .*masks/0001.png is not a readable image',
+    ),
+    Row(
+        'mask of class numbers that is cut short',
+        lambda c: then(c.class_numbers(), c.cut(c.mask), c.classes()),
+        '1 of the 5 .*masks/0001.png (cannot be read|is not a readable image)',
+    ),
+    Row(
+        'mask of other proportions than its image',
+        lambda c: then(c.class_numbers(), Image.new('L', (96, 50), 1).save(c.mask), c.classes()),
+        '1 of the 5 .*masks/0001.png is 96 x 50, its image .*images/0001.png is 96 x 72',
+    ),
+    Row(
+        'masks with more labels than classes, in any data set of mmseg',
+        lambda c: then(c.class_numbers(3), c.classes()),
+        r'5 of the 5 .*masks/0000.png has labels from 0 to 3, but the data set has 2 classes: 0 to 1 and 255',
+    ),
+    Row(
+        'labels of 16 bits, of which mmseg reads 8',
+        lambda c: then(c.class_numbers(), cv2.imwrite(str(c.mask), np.full((72, 96), 257, np.uint16)), c.classes()),
+        'masks/0001.png has labels up to 257, of which only the last 8 bits would be read: save it with 8 bits',
+    ),
+    Row(
+        'mask of class numbers with colours',
+        lambda c: then(c.class_numbers(), Image.new('RGB', (96, 72)).save(c.mask), c.classes()),
+        'masks/0001.png has colours; a mask of class numbers holds 0 to 1 as grey values or as a palette',
+    ),
+    Row(
+        'masks of class numbers as JPEG',
+        lambda c: then(
+            [c.resave(path, '.jpg') for path in (c.labelled / 'masks').iterdir()],
+            c.classes(seg_map_suffix='.jpg'),
+        ),
+        'masks/0000.jpg has labels from 0 to .*JPEG changes numbers: save masks as PNG',
+    ),
+    Row(
+        'masks of 0 and 255 read as class numbers',
+        lambda c: c.classes(),
+        "the 5 masks of the labelled images have no label but 0 and 255, which is ignored: .*type='LoadPolypMask'",
+    ),
+    Row(
+        'masks of 0 and 1 with reduce_zero_label',
+        lambda c: then(c.class_numbers(), c.classes(reduce_zero_label=True)),
+        'the 5 masks of the labelled images have no label but .*: reduce_zero_label=True has made label 0 ignored',
+    ),
+    Row(
+        'masks of class numbers without any foreground',
+        lambda c: then(c.class_numbers(0), c.classes()),
+        'the 5 masks of the labelled images have no label but 0, such as .*: there is nothing to learn from them',
+    ),
+]
+
+SCORED_DATA = [
+    Row(
+        'images to validate on of another suffix',
+        lambda c: then(c.class_numbers(), c.build(c.validated(img_suffix='_image.png'))),
+        "test/images' has no image for BaseSegDataset: img_suffix='_image.png' was asked for, there are 2 with",
+    ),
+    Row(
+        'image to validate on without a mask',
+        lambda c: then(
+            c.class_numbers(),
+            (c.root / 'Synthetic' / 'test' / 'masks' / '0001.png').unlink(),
+            c.build(c.validated()),
+        ),
+        '1 of the 2 images .*test/masks/0001.png: no such mask',
+    ),
+    Row(
+        'masks to validate on with more labels than classes',
+        lambda c: then(c.class_numbers(), c.class_numbers(3, 'test'), c.build(c.validated())),
+        r'2 of the 2 .*test/masks/0000.png has labels from 0 to 3, but the data set has 2 classes',
+    ),
+    Row(
+        'masks to validate on of 0 and 255 read as class numbers',
+        lambda c: then(c.class_numbers(1, 'labelled'), c.build(c.validated())),
+        'the 2 masks of the images to validate on have no label but 0 and 255, which is ignored: if 255 means',
+    ),
+    Row(
+        'masks to validate on of 0 and 1 with reduce_zero_label',
+        lambda c: then(c.class_numbers(), c.build(c.validated(reduce_zero_label=True))),
+        'the 2 masks of the images to validate on have no label but .*: set reduce_zero_label=False',
+    ),
+    Row(
+        'masks to test on of 0 and 255 read as class numbers',
+        lambda c: c.tool('test.py', c.validated(), c.checkpoint('supervised')),
+        'the 2 masks of the images to test on have no label but 0 and 255, which is ignored: if 255 means',
+    ),
+    Row(
+        'masks to test on of another suffix',
+        lambda c: c.tool('test.py', c.validated(seg_map_suffix='.bmp'), c.checkpoint('supervised')),
+        '2 of the 2 images .*0000.bmp: no such mask .seg_map_suffix=.*there is 0000.png',
     ),
 ]
 
@@ -418,6 +610,13 @@ CONFIG_FILES = [
         'config based on a file that does not exist',
         lambda c: c.build(c.write('mine.py', "_base_ = 'absent.py'\n")),
         "mine.py cannot be read as a config: .*absent.py'",
+    ),
+    Row(
+        'another threshold of a head with one channel',
+        lambda c: c.build(
+            model__segmentor__decode_head__out_channels=1, model__segmentor__decode_head__threshold=0.3
+        ),
+        'model.segmentor.decode_head.threshold is 0.3; a head with one channel is cut at 0.5 here',
     ),
     Row(
         'config based on a file of an earlier version',
@@ -598,14 +797,6 @@ PARTS = [
         'has no mask: LoadPolypMask.. belongs in the pipeline of a labelled data set',
     ),
     Row(
-        'masks with more labels than classes, in any data set of mmseg',
-        lambda c: then(
-            [cv2.imwrite(str(path), np.full((72, 96), 3, np.uint8)) for path in (c.labelled / 'masks').iterdir()],
-            c.train(c.config(ANY_DATASET, base='supervised')),
-        ),
-        r'the mask of .*.png has labels from 3 to 3, but the data set has 2 classes',
-    ),
-    Row(
         'a list to validate on that does not exist',
         lambda c: c.build(val_dataloader__dataset__ann_file='absent.txt'),
         "no list 'absent.txt'",
@@ -629,15 +820,6 @@ PARTS = [
         'no file called mobilenet_v2.pth.*MMSEG_ACL_WEIGHTS=none',
     ),
 ]
-ANY_DATASET = """
-train_dataloader = dict(dataset=dict(labelled=dict(
-    _delete_=True, type='BaseSegDataset', metainfo=dict(classes=('wall', 'polyp')), img_suffix='.png',
-    data_prefix=dict(img_path='Synthetic/labelled/images', seg_map_path='Synthetic/labelled/masks'),
-    data_root=__import__('os').environ['MMSEG_ACL_DATA'],
-    pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
-              dict(type='Resize', scale=(64, 64)), dict(type='PackSegInputs')])))
-"""
-
 CHECKPOINTS = [
     Row(
         'weights to start from that are not there',
@@ -862,8 +1044,8 @@ GRIDS = [
     ),
 ]
 
-QUICK = [*LISTS, *FILES]
-BUILDING = [*CONFIG_FILES, *OPTIONS, *NUMBERS, *PARTS, *CHECKPOINTS, *WORK_DIRS, *GRIDS]
+QUICK = [*LISTS, *FILES, *CLASS_DATA]
+BUILDING = [*SCORED_DATA, *CONFIG_FILES, *OPTIONS, *NUMBERS, *PARTS, *CHECKPOINTS, *WORK_DIRS, *GRIDS]
 ROWS = [*QUICK, *BUILDING]
 
 
@@ -1033,6 +1215,93 @@ def test_what_takes_effect_otherwise_than_it_seems_is_said(case):
 
 
 @pytest.mark.trained
+def test_frames_without_a_polyp_are_one_source_among_several(case):
+    for path in case.root.glob('Synthetic/test/masks/*'):
+        Image.new('L', (96, 72)).save(path)
+    dataset = case.data(labelled=[dict(folder='Synthetic/test'), dict(folder='Synthetic/labelled')])
+    assert dataset.source_sizes == [2, 5, 5] and dataset.has_foreground
+    case.class_numbers()
+    labelled = [case.source('test'), case.source()]
+    dataset = DATASETS.build(dict(type='SemiSupervisedDataset', labelled=labelled))
+    assert dataset.source_sizes == [2, 5] and dataset.has_foreground
+
+
+@pytest.mark.slow
+def test_frames_without_a_polyp_are_a_test_set(case, capfd):
+    for path in case.root.glob('Synthetic/test/masks/*'):
+        Image.new('L', (96, 72)).save(path)
+    case.tool('test.py', CONFIGS / 'mean_teacher.py', case.checkpoint(), '--out', case.folder / 'scores')
+    found = json.loads((case.folder / 'scores' / 'results.json').read_text())['synthetic']
+    for network in ('student', 'teacher'):
+        scores = found[network]['image']
+        assert scores['mDice'] == scores['mIoU'] == 100 - scores['false_alarms']
+        assert 0 <= scores['false_area'] <= scores['false_alarms'] <= 100
+    assert 'false_alarms' in capfd.readouterr().out
+
+
+class AllWhite(BaseTransform):
+    """A step of another package, which makes of 255 what it wants."""
+
+    def transform(self, results: dict) -> dict:
+        results['gt_seg_map'] = (results['gt_seg_map'] == 255).astype(np.uint8)
+        return results
+
+
+def test_labels_that_another_package_makes_are_checked_when_they_are_drawn(case):
+    pipeline = [*case.source()['pipeline'][:-1], AllWhite(), PACK]
+    dataset = DATASETS.build(dict(type='SemiSupervisedDataset', labelled=case.source(pipeline=pipeline)))
+    assert not dataset.has_foreground, 'not known'
+    labels = labels_to_check(dataset)
+    check_samples(labels, [dataset[i]['data_samples'] for i in range(5)])
+    assert labels.found == {0, 1}
+
+
+def test_of_many_masks_a_sample_is_read_and_the_others_when_they_are_drawn(case):
+    case.patch.setattr('mmseg_acl.datasets.class_data.MAX_READ', 3)
+    said = []
+    case.patch.setattr('mmseg_acl.datasets.class_data.print_log', lambda text, **_: said.append(text))
+    case.class_numbers()
+    cv2.imwrite(str(case.mask), np.full((72, 96), 7, np.uint8))
+    dataset = DATASETS.build(dict(type='SemiSupervisedDataset', labelled=case.source()))
+    assert dataset.has_foreground
+    assert [text.partition(';')[0] for text in said] == [
+        '3 of the 5 masks of BaseSegDataset were read to check their labels'
+    ]
+    with pytest.raises(ValueError, match='the mask of .*0001.png has labels from 7 to 7, but the data set has 2'):
+        check_samples(labels_to_check(dataset), [dataset[i]['data_samples'] for i in range(5)])
+
+
+def test_classes_that_no_mask_has_are_named(case):
+    said = []
+    case.patch.setattr('mmseg_acl.datasets.class_data.print_log', lambda text, **_: said.append(text))
+    case.class_numbers()
+    case.classes(metainfo=dict(classes=('wall', 'polyp', 'tool')))
+    assert said == ['no mask of the labelled images has the classes tool']
+
+
+def test_masks_larger_than_their_images_are_resized_with_them(case):
+    case.class_numbers()
+    Image.open(case.mask).resize((192, 144), Image.Resampling.NEAREST).save(case.mask)
+    case.classes()
+
+
+def test_missing_masks_of_unlabelled_images_are_looked_for_once(case):
+    """Each was compared with all masks there are: the start of a run was quadratic."""
+    shown = []
+    case.patch.setattr(_NoFile, '__str__', lambda self: shown.append(self.stem) or self.stem)
+    for path in (case.unlabelled / 'masks').iterdir():
+        path.rename(path.with_name(f'other_{path.name}'))
+    case.data()
+    assert shown == []
+    for path in (case.labelled / 'masks').iterdir():
+        path.unlink()
+    for number in range(5, 9):
+        shutil.copy(case.image, case.image.with_name(f'000{number}.png'))
+    with pytest.raises(FileNotFoundError, match='9 of the 9 images'):
+        case.data()
+    assert len(shown) == NUM_SHOWN_PROBLEMS
+
+
 @pytest.mark.slow
 def test_a_motley_set_trains(case):
     kinds = [KINDS['grey'], KINDS['with transparency'], KINDS['palette'], lambda image: image.resize((31, 33))]

@@ -348,7 +348,7 @@ def test_it_trains_with_two_classes_and_with_four(classes):
 
 @pytest.mark.trained
 def test_a_sigmoid_head_trains():
-    changes = dict(num_classes=2, out_channels=1, threshold=0.3)
+    changes = dict(num_classes=2, out_channels=1)
     head = {f'segmentor.decode_head.{key}': value for key, value in changes.items()}
     loss = [dict(type='CrossEntropyLoss', use_sigmoid=True), dict(type='PolypDiceLoss')]
     history = train(build('cac', **head, **{'segmentor.decode_head.loss_decode': loss}), range(6))

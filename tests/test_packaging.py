@@ -134,7 +134,7 @@ init_default_scope('mmseg')
 head = dict(type='FCNHead', in_channels=4, channels=4, num_convs=1, num_classes=2)
 MODELS.build(head)
 loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
-MODELS.build(dict(head, out_channels=1, loss_decode=loss))
+MODELS.build(dict(head, out_channels=1, threshold=0.5, loss_decode=loss))
 """
     result = run_python(code)
     assert (result.returncode, result.stdout, result.stderr) == (0, '', '')

@@ -77,7 +77,26 @@ def test_empty_masks_and_predictions(predicted, true, expected):
     probability, mask = np.full((4, 4), 0.1), np.zeros((4, 4))
     probability[1, 1], mask[1, 1] = 0.1 + 0.8 * predicted, true
     found = score(PolypMetric(['image', 'dataset']), make_sample(probability, mask))
-    assert set(found.values()) == {expected}
+    assert {found[key] for key in ('mDice', 'mIoU', 'dataset/Dice', 'dataset/IoU')} == {expected}
+    assert ('false_alarms' in found) == (not true)
+
+
+def test_frames_without_a_polyp_show_false_alarms():
+    probability, polyp = np.full((16, 16), 0.1), np.zeros((16, 16))
+    polyp[:4, :1] = 1
+    alarm = probability.copy()
+    alarm[:2, 0] = 0.9
+    empty = np.zeros((16, 16))
+    pairs = [(probability, empty), (alarm, empty), (probability, empty), (alarm, polyp)]
+    found = score(PolypMetric(['image', 'dataset', 'pranet']), *(make_sample(*pair) for pair in pairs))
+    assert found['false_alarms'] == pytest.approx(100 / 3)
+    assert found['false_area'] == pytest.approx(100 * (2 / 256) / 3)
+    assert found['mDice'] == pytest.approx(100 * (1 + 0 + 1 + 2 * 2 / 6) / 4)
+    # Of frames without polyps alone, the score is the share of those without an alarm.
+    found = score(PolypMetric(['image', 'dataset', 'pranet']), *(make_sample(*pair) for pair in pairs[:3]))
+    assert found['mDice'] == found['mIoU'] == pytest.approx(100 - found['false_alarms'])
+    assert found['dataset/Dice'] == found['pranet/meanDic'] == found['pranet/maxIoU'] == 0
+    assert all(np.isfinite(value) for value in found.values())
 
 
 def test_one_channel_is_a_probability_already():

@@ -51,7 +51,10 @@ class PolypDataset(BaseSegDataset):
     Raises:
         FileNotFoundError: A folder, list, image or mask is missing.
         ValueError: A file is empty, unreadable, cut short or ambiguous, an image and its mask differ in size or
-            orientation, no mask has a polyp, all masks are polyp everywhere, or no image is left.
+            orientation, all masks are polyp everywhere, or no image is left.
+
+    Attributes:
+        has_polyps: Whether any mask has a polyp; stays false where `labelled` is. Frames without one are data, too.
     """
 
     METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [255, 255, 255]])
@@ -73,6 +76,7 @@ class PolypDataset(BaseSegDataset):
         self.folder = root / (self.FOLDER if folder is None else folder)
         self.exclude = list(exclude)
         self.labelled = labelled
+        self.has_polyps = False
         super().__init__(ann_file=ann_file, data_root=str(root), serialize_data=serialize_data, **kwargs)
 
     def _join_prefix(self) -> None:
@@ -116,23 +120,19 @@ class PolypDataset(BaseSegDataset):
                     sample['hidden_map_path'] = str(hidden)
                 samples.append(sample)
             except FileNotFoundError as error:
-                missing.append(str(error))
+                missing.append(error)
             except ValueError as error:
-                unfit.append(str(error))
+                unfit.append(error)
         problems = missing + unfit
         if problems:
-            shown = '\n  '.join(problems[:NUM_SHOWN_PROBLEMS])
+            shown = '\n  '.join(str(problem) for problem in problems[:NUM_SHOWN_PROBLEMS])
             more = len(problems) - NUM_SHOWN_PROBLEMS
             raise (FileNotFoundError if missing else ValueError)(
                 f"{len(problems)} of the {len(entries)} images of '{self.ann_file or self.folder}' "
                 f'cannot be used:\n  {shown}' + (f'\n  and {more} more' if more > 0 else '') + '\n'
                 'Mend or add these files, or take the images off the list.'
             )
-        if self.labelled and not any(shares.values()):
-            raise ValueError(
-                f"none of the {len(samples)} masks of '{self.ann_file or self.folder}' has a polyp pixel, such as "
-                f'{samples[0]["seg_map_path"]}: save polyps with value 255 on a background of 0'
-            )
+        self.has_polyps = any(shares.values())
         check_shares(shares, f"'{self.ann_file or self.folder}'")
         return samples
 
@@ -184,6 +184,22 @@ class ETISLaribPolypDBDataset(PolypDataset):
     FOLDER = 'ETIS-LaribPolypDB'
 
 
+class _NoFile(FileNotFoundError):
+    """An image or mask that is not there; a file of nearly its name is looked for when the message is shown.
+
+    Not before: unlabelled images without masks are no fault, and each would be compared with all masks.
+    """
+
+    def __init__(self, folder: Path, stem: str, listed: dict[str, list[Path]]) -> None:
+        super().__init__()
+        self.folder, self.stem, self.listed = folder, stem, listed
+
+    def __str__(self) -> str:
+        near = [paths[0].name for other, paths in self.listed.items() if self.stem in other or other in self.stem]
+        hint = f'; there is {near[0]}, but a pair has one name' if near else ''
+        return f'{self.folder / self.stem}: no file with one of the suffixes {", ".join(IMAGE_SUFFIXES)}{hint}'
+
+
 class _Folders:
     """Image files under a folder by stem; every sub-folder is listed once."""
 
@@ -197,10 +213,7 @@ class _Folders:
         folder = self.folder / parent / kind
         found = self._list(folder).get(_composed(stem), [])
         if not found:
-            suffixes = ', '.join(IMAGE_SUFFIXES)
-            near = [paths[0].name for other, paths in self._list(folder).items() if stem in other or other in stem]
-            hint = f'; there is {near[0]}, but a pair has one name' if near else ''
-            raise FileNotFoundError(f'{folder / stem}: no file with one of the suffixes {suffixes}{hint}')
+            raise _NoFile(folder, stem, self._list(folder))
         if len(found) > 1:
             raise ValueError(f'{folder / stem}: ambiguous, {" and ".join(p.name for p in found)}')
         return found[0]

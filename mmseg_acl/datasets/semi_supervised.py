@@ -15,6 +15,7 @@ import torch
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
+from mmseg_acl.datasets.class_data import check_labelled, folders_explained
 from mmseg_acl.datasets.partitions import FRACTIONS, is_partition, read_list
 from mmseg_acl.datasets.samplers import Draw
 
@@ -36,9 +37,12 @@ class SemiSupervisedDataset(Dataset):
 
     Raises:
         FileNotFoundError: There is no such partition.
-        ValueError: There is no labelled source, a source is empty, labelled ones differ in their classes,
-            labelled and unlabelled ones share an image, the partition is no part of a training list, or a
-            source has an `ann_file` beside it.
+        ValueError: There is no labelled source, a source is empty, labelled ones differ in their classes, have images
+            or masks that cannot be used or no foreground in all of them together, labelled and unlabelled ones share
+            an image, the partition is no part of a training list, or a source has an `ann_file` beside it.
+
+    Attributes:
+        has_foreground: Whether the labelled sources are known to have any; None before they have been checked.
     """
 
     def __init__(
@@ -58,13 +62,17 @@ class SemiSupervisedDataset(Dataset):
             for i in range(1, len(group) + 1)
         ]
         self.num_labelled = len(configs[0])
-        self.sources = [DATASETS.build(config) for group in configs for config in group]
+        self.has_foreground: bool | None = None
+        with folders_explained(configs):
+            self.sources = [DATASETS.build(config) for group in configs for config in group]
+            for source in self.sources:
+                source.full_init()
         self.full_init()
 
     def full_init(self) -> None:
-        """Load the sources' lists (a no-op where they are loaded) and check them."""
-        for source in self.sources:
-            source.full_init()
+        """Check the sources, the first time."""
+        if self.has_foreground is not None:
+            return
         for name, size in zip(self.names, self.source_sizes, strict=True):
             if size == 0:
                 raise ValueError(f'the {name} has no image: check its list')
@@ -75,6 +83,7 @@ class SemiSupervisedDataset(Dataset):
                     f'{self.metainfo.get("classes")}: give all of them the same metainfo'
                 )
         self._check_disjoint()
+        self.has_foreground = check_labelled(self.sources[: self.num_labelled], 'labelled images', learns=True)
 
     @property
     def metainfo(self) -> dict:

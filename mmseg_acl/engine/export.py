@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,34 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import Registry, init_default_scope
 from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
+from mmseg_acl.datasets import polyp_masks
+from mmseg_acl.datasets.polyp_masks import LoadPolypMask
 from mmseg_acl.engine.checkpoint import load_model_weights
 from mmseg_acl.models.networks import networks_of
+from mmseg_acl.models.one_channel import with_threshold
 
 PACKAGE = 'mmseg_acl'
+MASK_MODULE = 'polyp_masks'
 HEADER = """\
 # The {network} of {checkpoint} as a plain mmseg model; mmseg_acl is not needed to run it:
 #     from mmseg.apis import inference_model, init_model
 #     model = init_model('{stem}.py', '{stem}.pth')
 #     result = inference_model(model, 'image.jpg')
 """
-OWN_MASKS = """\
-# To score it with mmseg's tools/test.py, let test_dataloader.dataset name your images, and masks whose pixels are
-# class indices: mmseg takes 255 in a mask for pixels to be ignored.
+POLYP_MASKS = """\
+# To score it with mmseg's tools/test.py, let test_dataloader.dataset name your images and masks. Masks are read by
+# polyp_masks.py, which lies beside this file and belongs to it: 0/255, 0/1, boolean, RGB or palette, PNG or JPEG.
+"""
+CLASS_NUMBERS = """\
+# To score it with mmseg's tools/test.py, let test_dataloader.dataset name your images and masks. Masks hold class
+# numbers as those it was trained on; 255 is a pixel to be ignored. Masks of 0 and 255 whose 255 means foreground
+# must not be scored: any model that knows nothing but 0 would reach 100.
+"""
+# A folder of a config is not among those that Python looks for modules in.
+FIND_MASKS = """\
+import sys
+
+sys.path.insert(0, '{{ fileDirname }}')
 """
 
 
@@ -34,7 +50,8 @@ def export_student(
     """Write ``<network>.py`` and ``<network>.pth`` for unmodified mmseg.
 
     The model's own losses of this package are left out of its config (a trained model has no use for them), the
-    mask loaders and the metric are replaced by mmseg's, and so is a data set of this package.
+    metric is replaced by mmseg's, and so is a data set of this package. What reads masks of polyps goes along as
+    ``polyp_masks.py``, which needs mmseg alone: mmseg's own loader would ignore their 255 and score 100.
 
     Args:
         config: Config that the checkpoint was trained with; a method's or a plain segmentor's.
@@ -64,8 +81,11 @@ def export_student(
     out_dir.mkdir(parents=True, exist_ok=True)
     config_path, weights_path = out_dir / f'{network}.py', out_dir / f'{network}.pth'
     header = HEADER.format(network=network, checkpoint=Path(checkpoint).name, stem=network)
-    if plain.test_dataloader.dataset != config.test_dataloader.dataset:
-        header += OWN_MASKS
+    if MASK_MODULE in plain.get('custom_imports', {}).get('imports', []):
+        header += POLYP_MASKS + FIND_MASKS
+        shutil.copyfile(polyp_masks.__file__, out_dir / f'{MASK_MODULE}.py')
+    else:
+        header += CLASS_NUMBERS
     config_path.write_text(f'{header}{plain.pretty_text}', encoding='utf-8')
     meta = dict(dataset_meta=dataset_meta(config.test_dataloader.dataset))
     torch.save(dict(state_dict=state, meta=meta if meta['dataset_meta'] else {}), weights_path)
@@ -85,6 +105,7 @@ def plain_config(config: Config) -> Config:
             model.data_preprocessor = deepcopy(outer.get('data_preprocessor', outer))
     else:
         model = deepcopy(config.model)
+    model = with_threshold(model)
     _strip(model, MODELS, 'model')
     _without_weights(model)
 
@@ -99,6 +120,8 @@ def plain_config(config: Config) -> Config:
 
     imports = config.get('custom_imports', {}).get('imports', [])
     imports = [name for name in ([imports] if isinstance(imports, str) else imports) if name.split('.')[0] != PACKAGE]
+    if any(step['type'] == 'LoadPolypMask' for step in pipeline):
+        imports.append(MASK_MODULE)
     return Config(
         dict(
             default_scope='mmseg',
@@ -188,8 +211,8 @@ def _without_weights(part: Any) -> None:
 
 
 def _plain_transform(step: dict) -> dict:
-    if step['type'] == 'LoadPolypMask':  # plain mmseg reads masks of class indices
-        return dict(type='LoadAnnotations')
+    if step['type'] in ('LoadPolypMask', LoadPolypMask):
+        return dict(type='LoadPolypMask', optional=True)  # mmseg predicts through the pipeline of its tests
     if _is_ours(step, TRANSFORMS):
         raise ValueError(f'the test pipeline has {step["type"]} of {PACKAGE}, which plain mmseg does not have')
     return deepcopy(step)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmseg_acl.datasets.catalogue import POLYP_SETS
+from mmseg_acl.datasets.class_data import check_labelled, check_samples, folders_explained, labels_to_check
 from mmseg_acl.datasets.polyp import PolypDataset, default_data_root
 from mmseg_acl.engine import load_model_weights
 from mmseg_acl.evaluation.map_files import write_map
@@ -194,7 +195,9 @@ def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, Data
     loaders = {}
     for name in names or present:
         if name == OWN:
-            loaders[name] = Runner.build_dataloader(deepcopy(config.test_dataloader))
+            with folders_explained(config.test_dataloader):
+                loaders[name] = Runner.build_dataloader(deepcopy(config.test_dataloader))
+            check_labelled([loaders[name].dataset], 'images to test on', learns=False)
             continue
         folder, ann_file = TEST_SETS[name]
         # All sets are of this class, whatever class the config's own test set has.
@@ -221,12 +224,13 @@ def format_table(results: Results, counts: dict[str, int], protocol: str) -> str
         for network, by_protocol in by_network.items()
         if protocol in by_protocol
     }
-    metrics = list(next(iter(scores.values())))
+    metrics = list(dict.fromkeys(key for values in scores.values() for key in values))
     table = PrettyTable(['set', 'network', 'images', *metrics], title=f'protocol {protocol}, percent')
     table.align = 'r'
     table.align['set'] = table.align['network'] = 'l'
     for (name, network), values in scores.items():
-        table.add_row([name, network, counts[name], *(f'{values[key]:.2f}' for key in metrics)])
+        shown = (f'{values[key]:.2f}' if key in values else '' for key in metrics)
+        table.add_row([name, network, counts[name], *shown])
     return table.get_string()
 
 
@@ -249,8 +253,10 @@ def _score_by_own_metric(
     for network in networks:
         metric = Evaluator(deepcopy(evaluator))
         metric.dataset_meta = loader.dataset.metainfo
+        labels = labels_to_check(loader.dataset)
         with predicting(model, network):
             for batch in track(loader, description=f'{OWN} {network}', total=len(loader)):
+                check_samples(labels, batch['data_samples'])
                 metric.process(data_samples=model.test_step(batch), data_batch=batch)
         found = metric.evaluate(len(loader.dataset))
         scores[network] = {OWN_METRIC: {key: float(value) for key, value in found.items()}}

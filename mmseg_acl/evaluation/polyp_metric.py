@@ -27,7 +27,7 @@ class ImageScore(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What is kept of one image: areas in pixels at the threshold, and curves where asked for.
+    """What is kept of one image: areas in pixels at the threshold, its size, and curves where asked for.
 
     ``curves`` is (3, 256): Dice, IoU and E-measure at the thresholds 255 to 0; ``structure`` is
     (3,): S-measure, weighted F-measure, mean absolute error. All in [0, 1]. Not a tuple: mmengine
@@ -38,6 +38,7 @@ class ImageResult:
     intersection: int
     predicted: int
     area: int
+    pixels: int
     curves: np.ndarray | None = None
     structure: np.ndarray | None = None
 
@@ -51,15 +52,20 @@ class PolypMetric(BaseMetric):
     percent and not rounded. The protocols are not interchangeable:
 
     - ``'image'``: Dice and IoU of each image at probability 0.5, mean over images. Prediction and
-      mask both empty: 100; one empty: 0. Keys ``mDice``, ``mIoU``.
+      mask both empty: 100; one empty: 0. Keys ``mDice``, ``mIoU``. Where images have no polyp, also
+      ``false_alarms``, the share of these images with any predicted pixel, and ``false_area``, the
+      predicted share of such an image's pixels, mean over them all. Of a set without any polyp,
+      ``mDice`` and ``mIoU`` are the share of its images without a false alarm.
     - ``'pranet'``: PraNet's protocol (Fan et al., MICCAI 2020): the map is stretched to its
       minimum and maximum, rounded to 8 bit and compared with 256 thresholds by ``>=``. A threshold
-      without a true positive scores 0. Keys ``pranet/meanDic`` and ``pranet/meanIoU`` (mean over
-      images and thresholds), ``pranet/maxDic`` and ``pranet/maxIoU`` (maximum of the curve of image
-      means), ``pranet/Smeasure``, ``pranet/wFmeasure``, ``pranet/meanEm``, ``pranet/maxEm``,
-      ``pranet/MAE``. The last five come from the library pysodmetrics.
-    - ``'dataset'``: Dice and IoU from areas summed over the set. Keys ``dataset/Dice``,
-      ``dataset/IoU``.
+      without a true positive scores 0, and so does an image without a polyp: the protocol knows no such
+      images, and stretches the faintest map to the full range, so that it says nothing of false alarms.
+      Keys ``pranet/meanDic`` and ``pranet/meanIoU`` (mean over images and thresholds),
+      ``pranet/maxDic`` and ``pranet/maxIoU`` (maximum of the curve of image means),
+      ``pranet/Smeasure``, ``pranet/wFmeasure``, ``pranet/meanEm``, ``pranet/maxEm``, ``pranet/MAE``.
+      The last five come from the library pysodmetrics.
+    - ``'dataset'``: Dice and IoU from areas summed over the set; 100 where neither masks nor
+      predictions have a pixel. Keys ``dataset/Dice``, ``dataset/IoU``.
 
     Args:
         protocol: One of the names above, or several.
@@ -131,6 +137,7 @@ class PolypMetric(BaseMetric):
                     int(np.count_nonzero(predicted & mask)),
                     int(np.count_nonzero(predicted)),
                     int(np.count_nonzero(mask)),
+                    mask.size,
                     *pranet,
                 )
             )
@@ -161,8 +168,8 @@ class PolypMetric(BaseMetric):
         """
         if not results:
             raise ValueError('PolypMetric: no image was scored; is the test set empty?')
-        areas = [(result.intersection, result.predicted, result.area) for result in results]
-        intersection, predicted, area = np.array(areas).T
+        areas = [(result.intersection, result.predicted, result.area, result.pixels) for result in results]
+        intersection, predicted, area, pixels = np.array(areas).T
         dice, iou = (100 * values for values in overlap(intersection, predicted, area, 1.0))
         self.per_image = [
             ImageScore(result.image, float(d), float(i)) for result, d, i in zip(results, dice, iou, strict=True)
@@ -171,6 +178,10 @@ class PolypMetric(BaseMetric):
         for protocol in self.protocols:
             if protocol == 'image':
                 scores[protocol] = {'mDice': float(dice.mean()), 'mIoU': float(iou.mean())}
+                free = area == 0
+                if free.any():
+                    scores[protocol]['false_alarms'] = 100 * float((predicted[free] > 0).mean())
+                    scores[protocol]['false_area'] = 100 * float((predicted[free] / pixels[free]).mean())
             elif protocol == 'dataset':
                 sums = intersection.sum(), predicted.sum(), area.sum()
                 names = ('Dice', 'IoU')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -29,17 +30,21 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.apis import MMSegInferencer, inference_model, init_model
-config, weights, image, data, out = sys.argv[1:]
+config, weights, image, data, out, *codings = sys.argv[1:]
 model = init_model(config, weights, device='cpu')
 result = inference_model(model, image)
 found = MMSegInferencer(model=config, weights=weights, device='cpu')(image, show=False)
-cfg = Config.fromfile(config)
-cfg.merge_from_dict({'work_dir': out, 'load_from': weights, 'test_dataloader.dataset.data_root': data,
-                     'test_dataloader.dataset.img_suffix': '.png'})
-scores = Runner.from_cfg(cfg).test()
+scores = {}
+for coding in codings:
+    cfg = Config.fromfile(config)
+    folders = dict(img_path='images', seg_map_path=coding)
+    changes = dict(data_root=data, img_suffix='.png', data_prefix=folders, seg_map_suffix='.' + coding.split('_')[1])
+    cfg.merge_from_dict({'work_dir': out, 'load_from': weights, 'experiment_name': coding,
+                         'test_dataloader': dict(dataset=changes)})
+    scores[coding] = {key: float(value) for key, value in Runner.from_cfg(cfg).test().items()}
 np.savez(out + '/outputs.npz', logits=result.seg_logits.data.numpy(), api=result.pred_sem_seg.data.numpy()[0],
          inferencer=found['predictions'])
-json.dump(dict(scores=list(scores), meta=model.dataset_meta), open(out + '/found.json', 'w'))
+json.dump(dict(scores=scores, meta=model.dataset_meta), open(out + '/found.json', 'w'))
 """
 
 
@@ -56,15 +61,34 @@ def trained(tmp_path: Path, name: str = 'aclnet', **changes) -> tuple[Config, Pa
     return config, tmp_path / 'last.pth'
 
 
+CODINGS = {'binary_png': 255, 'binary_jpg': 255, 'numbers_png': 1}
+
+
 def write_frames(folder: Path, count: int = 3) -> Path:
-    """Images, and masks of class indices."""
+    """Images, and the same masks in several codings."""
     rng = np.random.default_rng(0)
-    for kind in ('images', 'masks'):
+    for kind in ('images', *CODINGS):
         (folder / kind).mkdir(parents=True)
     for i in range(count):
         cv2.imwrite(str(folder / 'images' / f'{i}.png'), rng.integers(0, 256, (40, 56, 3), np.uint8))
-        cv2.imwrite(str(folder / 'masks' / f'{i}.png'), rng.integers(0, 2, (40, 56), np.uint8))
+        mask = np.kron(rng.integers(0, 2, (5, 7), np.uint8), np.ones((8, 8), np.uint8))  # JPEG blurs within blocks
+        for coding, foreground in CODINGS.items():
+            cv2.imwrite(str(folder / coding / f'{i}.{coding.split("_")[1]}'), foreground * mask)
     return folder
+
+
+def reference_scores(config: Config, checkpoint: Path, network: str, data: Path) -> dict[str, float]:
+    """mIoU and mDice as IoUMetric defines them, from the masks of class numbers."""
+    overlap, union, total = np.zeros((3, 2))
+    for path in sorted((data / 'images').iterdir()):
+        found = predict(config, checkpoint, network, path).pred_sem_seg.data.numpy()[0]
+        mask = cv2.imread(str(data / 'numbers_png' / path.name), cv2.IMREAD_UNCHANGED)
+        for label in (0, 1):
+            ours, theirs = found == label, mask == label
+            overlap[label] += (ours & theirs).sum()
+            union[label] += (ours | theirs).sum()
+            total[label] += ours.sum() + theirs.sum()
+    return dict(mIoU=100 * (overlap / union).mean(), mDice=100 * (2 * overlap / total).mean())
 
 
 def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments) -> None:
@@ -95,9 +119,9 @@ def test_plain_mmseg_gives_the_same_output(tmp_path, monkeypatch, capsys, networ
     printed = capsys.readouterr().out
     written = [tmp_path / 'export' / f'{network}.{suffix}' for suffix in ('py', 'pth')]
     assert all(f'written: {path}' in printed for path in written)
-    assert 'PolypDiceLoss' not in written[0].read_text() and 'custom_imports' not in written[0].read_text()
+    assert 'PolypDiceLoss' not in written[0].read_text()
 
-    arguments = [*map(str, written), str(image), str(data), str(tmp_path)]
+    arguments = [*map(str, written), str(image), str(data), str(tmp_path), *CODINGS]
     # With another number of threads torch takes other kernels, which round otherwise.
     threads = dict(os.environ, OMP_NUM_THREADS=str(torch.get_num_threads()))
     command = [sys.executable, '-c', PLAIN_MMSEG, *arguments]
@@ -111,7 +135,12 @@ def test_plain_mmseg_gives_the_same_output(tmp_path, monkeypatch, capsys, networ
     np.testing.assert_array_equal(outputs['inferencer'], labels)
     assert 0 < labels.mean() < 1 and labels.shape == (40, 56)
     assert found['meta']['classes'] == ['background', 'polyp']
-    assert set(found['scores']) == {'aAcc', 'mIoU', 'mAcc', 'mDice'}
+    # Masks of 0 and 255 once scored 100, whatever was predicted.
+    reference = reference_scores(config, checkpoint, network, data)
+    for coding in CODINGS:
+        assert set(found['scores'][coding]) == {'aAcc', 'mIoU', 'mAcc', 'mDice'}
+        for key, value in reference.items():
+            assert found['scores'][coding][key] == pytest.approx(value, abs=0.01) and value < 90
 
 
 def test_what_is_written_names_nothing_of_this_package(tmp_path):
@@ -123,9 +152,11 @@ def test_what_is_written_names_nothing_of_this_package(tmp_path):
     assert [step.type for step in plain.test_pipeline] == [
         'LoadImageFromFile',
         'Resize',
-        'LoadAnnotations',
+        'LoadPolypMask',
         'PackSegInputs',
     ]
+    assert 'mmseg_acl' not in re.sub('(?m)^#.*', '', path.read_text())
+    assert not re.search('import.*mmseg_acl', (tmp_path / 'out' / 'polyp_masks.py').read_text())
     assert plain.test_dataloader.dataset.type == 'BaseSegDataset' and plain.test_evaluator.type == 'IoUMetric'
     stored = torch.load(weights, weights_only=True)
     expected = torch.load(checkpoint, weights_only=True)['state_dict']
@@ -154,7 +185,7 @@ def test_pretrained_weights_and_own_imports(tmp_path):
     config.custom_imports = dict(imports=['mmseg_acl', 'mmpretrain.models'], allow_failed_imports=False)
     plain = plain_config(config)
     assert 'somewhere' not in plain.pretty_text and 'open-mmlab' not in plain.pretty_text
-    assert plain.custom_imports.imports == ['mmpretrain.models']
+    assert plain.custom_imports.imports == ['mmpretrain.models', 'polyp_masks']
 
 
 def test_a_test_set_of_mmsegs_stays_as_it_is(tmp_path):
@@ -167,6 +198,7 @@ def test_a_test_set_of_mmsegs_stays_as_it_is(tmp_path):
     )
     config.test_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU'])]
     plain = plain_config(config)
+    assert 'custom_imports' not in plain
     assert plain.test_dataloader.dataset == config.test_dataloader.dataset
     assert plain.test_evaluator == config.test_evaluator
     meta = dataset_meta(config.test_dataloader.dataset)

@@ -6,11 +6,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from mmseg_acl.datasets.polyp import PolypDataset
+from mmseg_acl.datasets.class_data import check_samples, labels_to_check
 from mmseg_acl.errors import DataError
 from mmseg_acl.models.networks import learner
 
-IGNORE = 255
 # Labelled images after which it is no chance any more that none has a foreground.
 ENOUGH_IMAGES = 100
 
@@ -19,11 +18,12 @@ ENOUGH_IMAGES = 100
 class LabelRangeHook(Hook):
     """Name the image whose mask has a label that the model has no class for, instead of failing in a loss.
 
-    Masks of 0 and 255 read as class numbers would be worse: 255 is ignored, so nothing would fail, and nothing would
-    be learned.
+    Masks of 0 and 255 read as class numbers would be worse: 255 is ignored, so nothing would fail, nothing would be
+    learned, and a validation on such masks would score 100.
 
-    Masks of ``PolypDataset`` are 0 and 1 by their making; those of other data sets are looked at when they come
-    up.
+    Masks of ``PolypDataset`` are 0 and 1 by their making; those of other data sets are looked at when they come up,
+    in training, validation and tests alike. What can be known of their files before is found by
+    :func:`~mmseg_acl.datasets.class_data.check_labelled`.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -33,17 +33,14 @@ class LabelRangeHook(Hook):
             DataError: The data set names more classes than the segmentor has.
         """
         dataset = runner.train_dataloader.dataset
-        sources = getattr(dataset, 'sources', [dataset])
-        self._needed = not all(isinstance(source, PolypDataset) for source in sources)
-        named = len(dataset.metainfo.get('classes') or ()) if hasattr(dataset, 'metainfo') else 0
-        num_classes = getattr(learner(runner.model), 'num_classes', 0)
-        if num_classes and named > num_classes:
+        named, num_classes = getattr(dataset, 'metainfo', {}).get('classes') or (), _num_classes(runner)
+        if num_classes and len(named) > num_classes:
             raise DataError(
-                f'the data set names {named} classes ({", ".join(dataset.metainfo["classes"])}), and the segmentor '
-                f'has num_classes={num_classes}: set num_classes={named} in every head, or mend metainfo'
+                f'the data set names {len(named)} classes ({", ".join(named)}), and the segmentor has '
+                f'num_classes={num_classes}: set num_classes={len(named)} in every head, or mend metainfo'
             )
-        self._classes = named or num_classes
-        self._without_foreground: int | None = 0
+        self._train = labels_to_check(dataset, num_classes)
+        self._count = not getattr(dataset, 'has_foreground', False)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Look at every labelled mask of the batch.
@@ -51,29 +48,35 @@ class LabelRangeHook(Hook):
         Raises:
             DataError: A mask has colours, a label is no class, nor 255, or no mask has had any foreground so far.
         """
-        if not self._needed or not self._classes:
-            return
-        samples = data_batch['data_samples']
-        for sample in sum(samples.values(), []) if isinstance(samples, dict) else samples:
-            if 'gt_sem_seg' not in sample:
-                continue
-            labels = sample.gt_sem_seg.data
-            if labels.ndim != 3 or len(labels) != 1:
-                raise DataError(
-                    f'the mask of {sample.get("img_path")} has colours; a mask of class numbers holds 0 to '
-                    f'{self._classes - 1} as grey values or as a palette (PNG of mode P), not as RGB'
-                )
-            found = labels[labels != IGNORE]
-            if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < self._classes:
-                raise DataError(
-                    f'the mask of {sample.get("img_path")} has labels from {int(found.min())} to {int(found.max())}, '
-                    f'but the data set has {self._classes} classes: 0 to {self._classes - 1} and {IGNORE} (ignored) '
-                    'are allowed. Mend the mask, or the classes in metainfo and num_classes of the heads'
-                )
-            if self._without_foreground is not None:
-                self._without_foreground = None if found.any() else self._without_foreground + 1
-        if self._without_foreground is not None and self._without_foreground >= ENOUGH_IMAGES:
-            raise DataError(
-                f'the first {self._without_foreground} labelled images have no label but 0 and {IGNORE}, which is '
-                f"ignored. If {IGNORE} means foreground in these masks, load them by dict(type='LoadPolypMask')"
-            )
+        check_samples(self._train, data_batch['data_samples'])
+        if self._count and self._train and not self._train.has_foreground and self._train.masks >= ENOUGH_IMAGES:
+            raise DataError(self._train.ignored_foreground(f'the first {self._train.masks} labelled images'))
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Begin to look at the masks to validate on."""
+        self._scored = labels_to_check(runner.val_dataloader.dataset, _num_classes(runner))
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Begin to look at the masks to test on."""
+        self._scored = labels_to_check(runner.test_dataloader.dataset, _num_classes(runner))
+
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Look at every mask of the batch; raises as :meth:`before_train_iter`."""
+        check_samples(self._scored, data_batch['data_samples'])
+
+    before_test_iter = before_val_iter
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Refuse scores on masks of 0 and 255 alone before they are told.
+
+        Raises:
+            DataError: That is all that the masks hold.
+        """
+        if self._scored and self._scored.only_ignored:
+            raise DataError(self._scored.ignored_foreground('the masks of the images to score'))
+
+    after_test_epoch = after_val_epoch
+
+
+def _num_classes(runner: Runner) -> int:
+    return getattr(learner(runner.model), 'num_classes', 0)

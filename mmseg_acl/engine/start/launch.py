@@ -18,6 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_acl._stack import hide_log_noise
+from mmseg_acl.datasets.class_data import folders_explained
 from mmseg_acl.engine.checkpoint import check_state_fits, state_of
 from mmseg_acl.engine.distributed import DistributedRunner, prepare_cpus
 from mmseg_acl.engine.hooks.stop_signal_hook import StopSignalHook
@@ -30,6 +31,7 @@ from mmseg_acl.engine.start.run_config import RunConfig
 from mmseg_acl.engine.start.weights import check_weights_fit, local_weights, resolve_weights
 from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.errors import CheckpointError, DataError, RunError
+from mmseg_acl.models.one_channel import with_threshold
 from mmseg_acl.models.semi.wrapping import unwrapped
 from mmseg_acl.renamed import instead_of_removed_file
 
@@ -93,7 +95,8 @@ def load_config(
 
     Raises:
         FileNotFoundError: There is no such config.
-        ValueError: It cannot be read, or an option would change nothing.
+        ValueError: It cannot be read, an option would change nothing, or a head with one channel has another
+            threshold than scores have.
     """
     file = Path(path)
     if not file.is_file():
@@ -120,6 +123,8 @@ def load_config(
         config.optim_wrapper.type = kind
     if resume:
         config.resume, config.load_from = True, None
+    if config.get('model') is not None:
+        config.model = with_threshold(config.model)
     return config
 
 
@@ -148,7 +153,8 @@ def build_runner(config: Config) -> Runner:
             check_weights_fit(unwrapped(runner.model), path, read)
         if start is not None:
             check_state_fits(unwrapped(runner.model), start, config.load_from)
-        _ = runner.train_loop, runner.val_loop
+        with folders_explained(config.train_dataloader, config.get('val_dataloader')):
+            _ = runner.train_loop, runner.val_loop
         if resumed is not None:
             check_same_data(runner.train_dataloader.dataset, resumed.content['meta'], resumed.path)
             check_same_optimizer(runner, resumed.content, resumed.path)

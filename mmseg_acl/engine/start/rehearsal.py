@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmseg_acl.datasets import SemiSupervisedDataset
+from mmseg_acl.datasets.class_data import check_labelled
 from mmseg_acl.datasets.semi_supervised import random_scope
 from mmseg_acl.errors import DataError
 from mmseg_acl.models.networks import is_semi_supervised, learner
@@ -32,11 +33,13 @@ def rehearse(runner: Runner) -> None:
         for number, name in enumerate(dataset.names):
             _check_views(model, _peek(dataset, starts[number]), name, number < dataset.num_labelled)
     else:
+        check_labelled([dataset], 'labelled images', learns=True)
         _check_views(model, _peek(dataset, 0), 'data set', True)
     if runner.val_loop is not None:
         validation = runner.val_loop.dataloader.dataset
         if not len(validation):
             raise ValueError('val_dataloader.dataset has no image: check its list')
+        check_labelled([validation], 'images to validate on', learns=False)
         _peek(validation, 0)
         shared = _files(dataset) & _files(validation)
         if shared:

@@ -7,6 +7,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import nn
 
+from mmseg_acl.models.one_channel import with_threshold
 from mmseg_acl.models.semi.head_families import dense_heads, family_of, head_list, last_head, reading_head
 from mmseg_acl.models.semi.pseudo_label import IGNORE
 
@@ -17,11 +18,11 @@ def build_segmentor(config: dict) -> nn.Module:
     Raises:
         ImportError: It needs operators that the installed mmcv was not compiled with.
         TypeError: It is no encoder-decoder, or a head gives no logits a pixel.
-        ValueError: A loss has weights for another number of classes, a head cannot have one channel or ignores
-            another label than 255.
+        ValueError: A loss has weights for another number of classes, a head cannot have one channel, has another
+            threshold than 0.5 or ignores another label than 255.
     """
     try:
-        segmentor = MODELS.build(config)
+        segmentor = MODELS.build(with_threshold(config))
     except RuntimeError as error:
         if 'ops' not in str(error):
             raise
