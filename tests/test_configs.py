@@ -17,7 +17,8 @@ from mmseg_acl.engine import build_runner, load_config, train
 from mmseg_acl.engine.start.weights import resolve_weights
 from mmseg_acl.methods import BY_FOLDER, METHODS
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / 'configs'
 EXPERIMENTS = sorted(
     p.relative_to(CONFIGS).as_posix() for p in CONFIGS.glob('[!_]*/**/*.py') if 'demo' not in p.parts
 )
@@ -39,6 +40,13 @@ def test_the_grid_is_complete():
             assert f'{method}/{backbone}_{data}_{partition}.py' in EXPERIMENTS
     for base, row in product(ABLATED, ('1', '2', '3', '4a', '4b', '5')):
         assert f'aclnet/ablation/{base}_row{row}.py' in EXPERIMENTS
+
+
+def test_the_documentation_has_a_row_for_every_method():
+    rows = [line.split('|') for line in (ROOT / 'docs' / 'methods.md').read_text().splitlines()]
+    folders = {row[-2].strip().strip('`'): row[1].split('(', maxsplit=1)[0].strip() for row in rows if len(row) == 7}
+    names = {method.folder: method.name.split('(')[0].strip() for method in METHODS}
+    assert {folder: name for folder, name in folders.items() if folder in names} == names
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
