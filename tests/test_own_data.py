@@ -69,6 +69,8 @@ def workplace(tmp_path_factory) -> Path:
         write_pair(mine, f'frame{i}', rng, suffix='.jpg')
     for i in range(2, 7):
         (mine / 'masks' / f'frame{i}.png').unlink()
+    (mine / 'train.txt').write_text('labelled0\nlabelled1\nlabelled2\n')
+    (mine / 'held_out.txt').write_text('labelled3\nlabelled4\n')
     (mine / 'labelled.txt').write_text('frame0\nframe1\n')
     (mine / 'test.txt').write_text('frame7\nframe8\n')
     return place
@@ -90,6 +92,7 @@ def labels_of(samples) -> set[int]:
     ('name', 'sizes', 'labels'),
     [
         ('binary', [5, 6], {0, 1}),
+        ('held_out', [3, 6], {0, 1}),
         ('lists', [2, 5], {0, 1}),
         ('classes', [5, 6], {0, 1, 2, 3, 4}),
         ('several', [5, 3, 6], {0, 1, 2, 3, 4}),
@@ -124,6 +127,20 @@ def test_the_same_network_without_unlabelled_images(here):
     both = Runner.build_dataloader(Config.fromfile('my/binary.py').train_dataloader, seed=0)
     for ours, theirs, _ in zip(alone, both, range(2), strict=False):
         assert torch.equal(torch.stack(ours['inputs']), torch.stack(theirs['inputs']['sup']))
+
+
+def test_a_fair_rival_and_a_run_without_scores(here):
+    strong = Config.fromfile('my/strong.py')
+    loader = Runner.build_dataloader(strong.train_dataloader, seed=0)
+    assert loader.dataset.source_sizes == [5, 5] and len(next(iter(loader))['inputs']['sup']) == 8
+    assert strong.model.segmentor == Config.fromfile('my/binary.py').model.segmentor
+    config = load_config('my/no_scores.py', work_dir=str(here / 'run' / 'no_scores'))
+    assert build_runner(config).val_loop is None
+
+
+def test_five_classes_are_learnt_by_acl_net(here):
+    (here / 'my' / 'five.py').write_text(BLOCKS['classes'].replace('mean_teacher_128', 'aclnet_128'))
+    assert build(Config.fromfile('my/five.py').model).acl_head.bank.num_classes == 5
 
 
 def test_a_ratio_over_three_sources_holds_in_every_batch(here):
