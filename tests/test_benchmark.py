@@ -73,6 +73,7 @@ def test_affinity_parts():
     assert affinity.exponent(rows, 'ms', 'N') == pytest.approx(2)
 
 
+@pytest.mark.trained
 def test_step_is_in_full_swing_and_taken_apart():
     full = step.Step(step.ROW_V, 128, input_side=64, images=2)
     assert full.model.refining and bool(full.model.caa_head.has_clusters)

@@ -247,6 +247,7 @@ def test_a_stage_that_cannot_be_tapped_is_named(name, usable):
         FeatureTap(MODELS.build(ConfigDict(config_of(name))), 7)
 
 
+@pytest.mark.trained
 def test_a_padding_preprocessor_pads_what_is_valid_too():
     """mmseg's configs pad to their crop size: what lies beyond a smaller view must not count."""
     config = config_of('FCN')
@@ -259,6 +260,7 @@ def test_a_padding_preprocessor_pads_what_is_valid_too():
     assert math.isfinite(train(model, 'FCN', count=1)[0]['loss_consistency'])
 
 
+@pytest.mark.trained
 def test_sync_batchnorm_as_in_mmsegs_configs_trains_on_one_device():
     config = config_of('FCN')
     for part in (config['backbone'], config['decode_head'], config['auxiliary_head']):

@@ -397,7 +397,7 @@ def test_dice_is_read_for_the_network_that_is_asked_for(tmp_path):
     with pytest.raises(ValueError, match="in line 2 dice is 'x', no finite number"):
         scores.read_dice(write_scores(tmp_path / 'x.csv', [('a', 'student', 7, 'x', 1)]))
     (tmp_path / 'other.csv').write_text('image,iou\n1,2\n')
-    with pytest.raises(ValueError, match="other.csv' has no column 'set'"):
+    with pytest.raises(ValueError, match="other.csv has no column 'set'"):
         scores.read_dice(tmp_path / 'other.csv')
 
 

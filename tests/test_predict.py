@@ -196,7 +196,7 @@ def test_the_class_predicts_frames_of_any_size_and_with_flips(run, frames):
 
 def test_one_channel_is_thresholded_like_two(frames, tmp_path):
     loss = [dict(type='CrossEntropyLoss', use_sigmoid=True)]
-    run = write_run(tmp_path / 'run', out_channels=1, threshold=0.3, loss_decode=loss)
+    run = write_run(tmp_path / 'run', out_channels=1, loss_decode=loss)
     found = Predictor(run, device='cpu')([cv2.imread(str(frames / 'f0.png'))])[0]
     assert np.array_equal(found.labels, found.probabilities[1] > 0.5) and found.labels.any()
 

@@ -307,7 +307,7 @@ def test_teachers_start_alike_and_stay_frozen_in_eval():
 
 @pytest.mark.trained
 @pytest.mark.parametrize('changes', [dict(), {'segmentor.decode_head.out_channels': 1,
-                                              'segmentor.decode_head.threshold': 0.4}])  # fmt: skip
+                                              'segmentor.decode_head.threshold': 0.5}])  # fmt: skip
 def test_the_teacher_that_predicts_is_the_mean_of_both(changes):
     if changes:
         changes['segmentor.decode_head.loss_decode'] = [dict(type='CrossEntropyLoss', use_sigmoid=True)]
@@ -322,7 +322,7 @@ def test_the_teacher_that_predicts_is_the_mean_of_both(changes):
     torch.testing.assert_close(model.run_teacher(images), logits)
     torch.testing.assert_close(model.teacher.decode(first.extract_feat(images), (SIDE, SIDE)),
                                (first(images) + second.decode_head(first.extract_feat(images))) / 2)  # fmt: skip
-    labels = (logits.sigmoid()[:, 0] > 0.4) if changes else logits.argmax(1)
+    labels = (logits.sigmoid()[:, 0] > 0.5) if changes else logits.argmax(1)
     samples = batch(2)['data_samples']['sup']
     for found in (model.predict(images), model.predict(images, samples)):
         assert torch.equal(torch.cat([x.pred_sem_seg.data for x in found]), labels.to(found[0].pred_sem_seg.data))

@@ -15,10 +15,15 @@ class SupervisedEMA(SemiSupervisedSegmentor):
 
     It learns from labelled images alone. The teacher is not listened to: it is scored beside the student, as that of
     a semi-supervised method is. How many images a step has, and which of them have strong colours, is the data set's
-    matter; the configs ``supervised_strong`` have eight, half of them with strong colours::
+    matter; the configs ``supervised_strong`` have eight, half of them with strong colours.
 
-        method = dict(type='SupervisedEMA', teacher_momentum=0.999)
+    Example, a config that trains it on one's own segmentor::
+
+        _base_ = ['../_base_/networks/mbv2.py', '../_base_/methods/supervised_strong_128.py', ...]
         model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
+        source = _base_.train_dataloader.dataset.labelled
+        pipelines = (_base_.sup_pipeline, _base_.strong_sup_pipeline)
+        train_dataloader = dict(dataset=dict(labelled=[dict(source, pipeline=p) for p in pipelines], unlabelled=None))
 
     Args:
         segmentor: Config of an mmseg segmentor.
