@@ -1303,6 +1303,7 @@ def test_missing_masks_of_unlabelled_images_are_looked_for_once(case):
 
 
 @pytest.mark.slow
+@pytest.mark.trained
 def test_a_motley_set_trains(case):
     kinds = [KINDS['grey'], KINDS['with transparency'], KINDS['palette'], lambda image: image.resize((31, 33))]
     for folder in (case.labelled, case.unlabelled):

@@ -100,6 +100,7 @@ def test_operations_of_grouped_convolutions(groups):
 
 
 @pytest.mark.slow
+@pytest.mark.trained
 def test_every_method_takes_a_step_on_synthetic_frames():
     report = methods.run(1)
     assert [row['method'] for row in report.rows] == list(methods.NAMES)
