@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from variation import is_varied, vary
@@ -49,6 +50,15 @@ def environment() -> Iterator[None]:
     """What a tool that runs in this process sets in the environment ends with its test."""
     with patch.dict(os.environ):
         yield
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[None]:
+    """Loggers end with their test: a run of the same name in the same second would write to its closed stream."""
+    known = set(MMLogger._instance_dict)
+    yield
+    for name in set(MMLogger._instance_dict) - known:
+        del MMLogger._instance_dict[name]
 
 
 @pytest.fixture(scope='session')

@@ -188,8 +188,15 @@ def _alpha(image: Image.Image) -> np.ndarray | None:
     return np.asarray(ImageOps.exif_transpose(image).getchannel(image.getbands()[-1]))
 
 
-# force: an exported model carries a copy of this file, which may be imported beside it.
-@TRANSFORMS.register_module(force=True)
+def _register(transform: type[BaseTransform]) -> type[BaseTransform]:
+    # An exported model carries a copy of this file, which may be imported beside the package: the package's class
+    # keeps its name, since its users ask for it by isinstance.
+    if __package__ or transform.__name__ not in TRANSFORMS.module_dict:
+        TRANSFORMS.register_module(module=transform, force=True)
+    return transform
+
+
+@_register
 class LoadPolypMask(BaseTransform):
     """Load the mask of a polyp as 0 (background) and 1 (polyp); see `read_polyp_mask`.
 

@@ -16,9 +16,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmseg.registry import MODELS
+from mmseg.registry import MODELS, TRANSFORMS
 from steps import CONFIGS
 
+from mmseg_acl.datasets import LoadPolypMask
 from mmseg_acl.engine.export import dataset_meta, export_student, plain_config
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'export_student.py'
@@ -141,6 +142,13 @@ def test_plain_mmseg_gives_the_same_output(tmp_path, monkeypatch, capsys, networ
         assert set(found['scores'][coding]) == {'aAcc', 'mIoU', 'mAcc', 'mDice'}
         for key, value in reference.items():
             assert found['scores'][coding][key] == pytest.approx(value, abs=0.01) and value < 90
+
+
+def test_a_copy_of_the_mask_loader_leaves_the_packages_own_in_place(tmp_path):
+    config, checkpoint = trained(tmp_path, 'mean_teacher')
+    export_student(config, checkpoint, tmp_path / 'out', 'teacher')
+    runpy.run_path(str(tmp_path / 'out' / 'polyp_masks.py'), run_name='polyp_masks')
+    assert TRANSFORMS.get('LoadPolypMask') is LoadPolypMask
 
 
 def test_what_is_written_names_nothing_of_this_package(tmp_path):
