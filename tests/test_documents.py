@@ -114,7 +114,8 @@ def results(tmp_path):
         for test, images in scores.items():
             value = sum(images) / len(images)
             found[test] = {
-                name: dict(image=dict(mDice=value + more, mIoU=value - 10)) for name, more in networks.items()
+                name: dict(image=dict(mDice=value + more, mIoU=value - 10, missed=value / 10))
+                for name, more in networks.items()
             }
             lines += [
                 f'{test},{name},{i},{dice + networks[name]},0' for name in networks for i, dice in enumerate(images)
@@ -156,8 +157,19 @@ def test_runs_show_each_network(results):
 def test_differences_are_paired_by_image_and_seed(results):
     rows = [dict(what='Taught - Plain', of=['Taught', 'Plain'])]
     (line,) = make_table(results(form='differences', tests=['kvasir', 'cvc300'], rows=rows), 'one')[2:]
+    what, seeds, difference, interval, by_seed = line.strip('| ').split(' | ')
     # Image by image, mean over seeds: 9, 9 and 34.5; seed by seed 70 - 50 and 67 - 52.
-    assert line == '| Taught - Plain | +17.5 | +9.0 to +34.5 | +20.0, +15.0 |'
+    assert (what, seeds, difference, by_seed) == ('Taught - Plain', '2 / 2', '+17.5', '+20.0, +15.0')
+    low, high = map(float, interval.split(' to '))
+    assert low <= 9 and high >= 33  # of images alone: 9 to 34.5
+
+
+def test_any_score_is_averaged_by_images_and_seeds(results):
+    columns = dict(missed=dict(tests=['kvasir', 'cvc300'], score='missed'))
+    table = make_table(results(form='scores', columns=columns, rows=[dict(runs='Plain', label='P')]), 'one')
+    assert table[0] == '| method | seeds | missed |'
+    # Two images of Kvasir and one of CVC-300: (2 * 6.5 + 2) / 3 = 5 and (2 * 6.7 + 2.2) / 3 = 5.2.
+    assert table[2] == '| P | 2 | 5.1 ± 0.1 |'
 
 
 def test_labels_and_shifts_are_read(results, tmp_path):
@@ -199,7 +211,7 @@ WRONG = {
     'no end': ({}, lambda text: text.replace(END, ''), 'each mark of a table needs'),
     'no such table': ({}, lambda text: text.replace('table one', 'table two'), "no table 'two'; there are one"),
     'no description': ({}, lambda text: text.replace('tables.yaml', 'none.yaml'), 'no description of tables at'),
-    'no form': (dict(form='round'), None, "has the form 'round'; allowed are means, runs"),
+    'no form': (dict(form='round'), None, "has the form 'round'; allowed are means, scores, runs"),
     'unknown key': (dict(form='runs', test=TESTS), None, "unexpected keyword argument 'test'"),
     'unknown runs': (
         dict(form='means', tests=TESTS, rows=[dict(runs='Best')]),
@@ -210,6 +222,11 @@ WRONG = {
         dict(form='means', tests=dict(a='etis'), rows=[dict(runs='Plain')]),
         None,
         'lacks scores on one of etis',
+    ),
+    'no such score': (
+        dict(form='scores', columns=dict(a=dict(tests=['kvasir'], score='false_alarms')), rows=[dict(runs='Plain')]),
+        None,
+        'has no false_alarms of kvasir: test the checkpoint again',
     ),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
 import runpy
 import signal
 import subprocess
@@ -14,7 +15,9 @@ import time
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
+import numpy as np
 import pytest
 import yaml
 from mmengine.config import Config
@@ -594,7 +597,7 @@ def test_tables_have_means_deviations_and_the_papers_numbers(filled, tmp_path):
     assert '| Mean Teacher | not run | 78.85 / 69.06 | not run |' in text
     assert '| ACL-Net | 68.50 ± 1.41 / 58.50 ± 1.41 | 85.89 / 78.51 | set not at hand |' in text
     # Differences of the seeds' means: 10, 12, 11, 14, 13, 15; all positive: p = 2 / 2^6.
-    assert '| Kvasir 1/4 | SupOnly | 6 | +12.50 |' in text and '| 0.031 | 0.031 |' in text
+    assert '| Kvasir 1/4 | SupOnly | 6 | 2 / 2 | +12.50 |' in text and '| 0.031 | 0.031 |' in text
     latex = files[1].read_text()
     assert 'By hand & more' in latex.splitlines()[0] and latex.startswith('%')
     assert 'SupOnly & 56.00 $\\pm$ 1.41 / 46.00 $\\pm$ 1.41 & 80.63 / 71.44 & -- \\\\' in latex
@@ -689,12 +692,38 @@ def test_holm_and_the_comparison_by_hand():
     images = [f'i{n}' for n in range(20)]
     reference = dict(zip(images, map(float, range(20)), strict=True))
     worse = {image: value - 1 - index % 2 for index, (image, value) in enumerate(reference.items())}
-    same, other = compare(reference, dict(same=dict(reference), worse=worse))
+    same, other = compare([reference], dict(same=[dict(reference)], worse=[worse]))
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
     assert other.difference == 1.5 and 1 < other.low < 1.5 < other.high < 2 and other.p < 0.001
-    assert other.p_holm == pytest.approx(2 * other.p)
+    assert other.p_holm == pytest.approx(2 * other.p) and other.seeds == (1, 1)
     with pytest.raises(ValueError, match='worse was scored on other images: 1 are in one set alone, such as i3'):
-        compare(reference, dict(worse={image: 1.0 for image in images if image != 'i3'}))
+        compare([reference], dict(worse=[worse, {image: 1.0 for image in images if image != 'i3'}]))
+
+
+def test_intervals_cover_images_and_seeds_as_a_slow_bootstrap_does():
+    rng = np.random.default_rng(3)
+    images = [f'i{n}' for n in range(30)]
+    easy = rng.normal(80, 8, 30)
+    ours = [dict(zip(images, easy + shift + rng.normal(0, 2, 30), strict=True)) for shift in (-1, 2, 5)]
+    theirs = [dict(zip(images, easy + shift + rng.normal(0, 2, 30), strict=True)) for shift in (-4, 0)]
+    (found,) = compare(ours, dict(peer=theirs))
+    assert found.seeds == (3, 2)
+
+    draw, means = random.Random(0), []
+    for _ in range(4000):
+        chosen = [draw.choice(images) for _ in images]
+        first, second = ([draw.choice(runs) for _ in runs] for runs in (ours, theirs))
+        means.append(mean(mean(run[image] for run in first) - mean(run[image] for run in second) for image in chosen))
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert found.low == pytest.approx(low, abs=0.35) and found.high == pytest.approx(high, abs=0.35)
+    # Over images alone it would be far narrower.
+    (alone,) = compare([average(ours)], dict(peer=[average(theirs)]))
+    assert alone.difference == pytest.approx(found.difference)
+    assert found.high - found.low > 3 * (alone.high - alone.low)
+
+
+def average(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {image: mean(run[image] for run in runs) for image in runs[0]}
 
 
 # ------------------------------------------------------------------ with the tools themselves

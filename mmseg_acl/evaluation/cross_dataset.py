@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from mmseg_acl.datasets.catalogue import POLYP_SETS
 from mmseg_acl.datasets.class_data import check_labelled, check_samples, folders_explained, labels_to_check
 from mmseg_acl.datasets.polyp import PolypDataset, default_data_root
+from mmseg_acl.datasets.polyp_free import CROPS_FOLDER
 from mmseg_acl.engine import load_model_weights
 from mmseg_acl.evaluation.map_files import write_map
 from mmseg_acl.evaluation.polyp_metric import ImageScore, PolypMetric, foreground_probability
@@ -36,6 +37,8 @@ class TestSet(NamedTuple):
 
 TEST_SETS = {
     **{name: TestSet(polyp_set.folder, f'{name}/test') for name, polyp_set in POLYP_SETS.items()},
+    # Polyp-free crops of their test frames, see tools/cut_polyp_free.py.
+    **{f'{name}_crops': TestSet(f'{CROPS_FOLDER}/{found.folder}', '') for name, found in POLYP_SETS.items()},
     'synthetic': TestSet('Synthetic/test', ''),
 }
 # Images of several of them, named by their folders.
@@ -145,8 +148,8 @@ def has_own_test_set(config: Config) -> bool:
     return folder not in lists or (dataset.get('ann_file') or '') not in ('', lists[folder])
 
 
-def load_model(config: Config, checkpoint: str, device: str | None = None) -> nn.Module:
-    """The model of a config with the weights of a checkpoint, in eval mode on a device, by default the best there is.
+def load_model(config: Config, checkpoint: str) -> nn.Module:
+    """The model of a config with the weights of a checkpoint, in eval mode on the best device.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -155,7 +158,7 @@ def load_model(config: Config, checkpoint: str, device: str | None = None) -> nn
     init_default_scope(config.get('default_scope', 'mmseg'))
     model = MODELS.build(config.model)
     load_model_weights(model, checkpoint)
-    return model.to(device or get_device()).eval()
+    return model.to(get_device()).eval()
 
 
 def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, DataLoader]:

@@ -11,9 +11,12 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS
 
+from mmseg_acl.evaluation.calibration import brier_score, calibration_gaps, expected_calibration_error
 from mmseg_acl.evaluation.curves import areas_by_threshold, overlap, quantise
 
 PROTOCOLS = ('image', 'pranet', 'dataset')
+# A polyp whose frame has a Dice below this, in percent, counts as missed.
+MISSED = 10
 INSTALL_PYSODMETRICS = 'pip install --no-deps pysodmetrics==1.4.4'
 
 
@@ -27,11 +30,11 @@ class ImageScore(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What is kept of one image: areas in pixels at the threshold, its size, and curves where asked for.
+    """What is kept of one image: areas in pixels at the threshold, its size, calibration, and curves where asked for.
 
-    ``curves`` is (3, 256): Dice, IoU and E-measure at the thresholds 255 to 0; ``structure`` is
-    (3,): S-measure, weighted F-measure, mean absolute error. All in [0, 1]. Not a tuple: mmengine
-    rebuilds tuples as plain ones when it gathers results.
+    ``brier`` and ``gaps`` are those of :mod:`~mmseg_acl.evaluation.calibration`. ``curves`` is (3, 256): Dice, IoU
+    and E-measure at the thresholds 255 to 0; ``structure`` is (3,): S-measure, weighted F-measure, mean absolute
+    error. All in [0, 1]. Not a tuple: mmengine rebuilds tuples as plain ones when it gathers results.
     """
 
     image: str
@@ -39,6 +42,8 @@ class ImageResult:
     predicted: int
     area: int
     pixels: int
+    brier: float
+    gaps: np.ndarray
     curves: np.ndarray | None = None
     structure: np.ndarray | None = None
 
@@ -52,7 +57,10 @@ class PolypMetric(BaseMetric):
     percent and not rounded. The protocols are not interchangeable:
 
     - ``'image'``: Dice and IoU of each image at probability 0.5, mean over images. Prediction and
-      mask both empty: 100; one empty: 0. Keys ``mDice``, ``mIoU``. Where images have no polyp, also
+      mask both empty: 100; one empty: 0. Keys ``mDice``, ``mIoU``. Also ``missed``, the share of images with a
+      polyp whose Dice is below 10 (the missed-polyp rate); ``brier`` (Brier score, mean over images) and ``ece``
+      (expected calibration error with 15 bins, each image with the same weight), both of the foreground's
+      probability. Of these three less is better. Where images have no polyp, also
       ``false_alarms``, the share of these images with any predicted pixel, and ``false_area``, the
       predicted share of such an image's pixels, mean over them all. Of a set without any polyp,
       ``mDice`` and ``mIoU`` are the share of its images without a false alarm.
@@ -138,6 +146,8 @@ class PolypMetric(BaseMetric):
                     int(np.count_nonzero(predicted)),
                     int(np.count_nonzero(mask)),
                     mask.size,
+                    brier_score(probability, mask),
+                    calibration_gaps(probability, mask),
                     *pranet,
                 )
             )
@@ -179,6 +189,10 @@ class PolypMetric(BaseMetric):
             if protocol == 'image':
                 scores[protocol] = {'mDice': float(dice.mean()), 'mIoU': float(iou.mean())}
                 free = area == 0
+                if not free.all():
+                    scores[protocol]['missed'] = 100 * float((dice[~free] < MISSED).mean())
+                scores[protocol]['brier'] = 100 * float(np.mean([result.brier for result in results]))
+                scores[protocol]['ece'] = 100 * expected_calibration_error([result.gaps for result in results])
                 if free.any():
                     scores[protocol]['false_alarms'] = 100 * float((predicted[free] > 0).mean())
                     scores[protocol]['false_area'] = 100 * float((predicted[free] / pixels[free]).mean())

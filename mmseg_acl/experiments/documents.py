@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from mmseg_acl.evaluation.result_files import METRICS, PROTOCOL, RESULTS, read_json, read_results
+from mmseg_acl.evaluation.result_files import METRICS, PROTOCOL, RESULTS, read_json, read_results, read_scores
 from mmseg_acl.experiments.comparison import compare
 from mmseg_acl.experiments.tables import Cell, add_scores, markdown_table, spread
 
@@ -152,6 +152,37 @@ def _means(read: Description, tests: dict, rows: list[dict], costs: str | None =
     return markdown_table(['method', *extra, 'seeds', *tests, *(['time of a step'] if costs else [])], body)
 
 
+def _scores(read: Description, columns: dict[str, dict], rows: list[dict]) -> Lines:
+    """Any score of the protocol `image` of several runs: mean and deviation over their seeds.
+
+    Args:
+        columns: For each heading the ``tests``, whose scores are averaged with the weight that each set has in
+            images, and the ``score``, such as missed, ece, brier or false_alarms.
+        rows: ``runs`` names the runs; ``label`` is what stands in the table (default: the name).
+    """
+    body = []
+    for row in rows:
+        folders = read.folders(row['runs'])
+        found = [[_score(folder, **column) for folder in folders] for column in columns.values()]
+        body.append([row.get('label', row['runs']), str(len(folders)), *(spread(each, digits=1) for each in found)])
+    return markdown_table(['method', 'seeds', *columns], body)
+
+
+def _score(folder: Path, tests: list[str], score: str) -> float:
+    """A run's score over several sets, of the teacher where there is one."""
+    results, images = read_scores(folder)
+    total = count = 0.0
+    for test in tests:
+        by_network = results.get(test, {})
+        network = NETWORK if NETWORK in by_network else next(iter(by_network), None)
+        scores = by_network.get(network, {}).get(PROTOCOL, {})
+        if score not in scores:
+            raise ValueError(f'{folder / RESULTS} has no {score} of {test}: test the checkpoint again')
+        weight = sum(row['set'] == test and row['network'] == network for row in images)
+        total, count = total + weight * scores[score], count + weight
+    return total / count
+
+
 def _runs(read: Description, tests: dict) -> Lines:
     """Every run of the description with the Dice and IoU of each of its networks, by test set."""
     head = ['run', 'folder', *(f'{title} {metric}' for title in tests for metric in ('Dice', 'IoU'))]
@@ -178,12 +209,13 @@ def _differences(read: Description, tests: list[str], rows: list[dict]) -> Lines
     for row in rows:
         first, second = row['of']
         ours, theirs = read.cell(first, tests), read.cell(second, tests)
-        (found,) = compare(ours.mean_per_image(), {second: theirs.mean_per_image()})
+        (found,) = compare(ours.images, {second: theirs.images})
         by_seed = ''
         if [*map(_seed, read.folders(first))] == [*map(_seed, read.folders(second))]:
             by_seed = ', '.join(f'{a - b:+.1f}' for a, b in zip(ours.dice, theirs.dice, strict=True))
-        body.append([row['what'], f'{found.difference:+.1f}', f'{found.low:+.1f} to {found.high:+.1f}', by_seed])
-    return markdown_table(['what', 'difference', '95 % interval', 'seed by seed'], body)
+        interval = f'{found.low:+.1f} to {found.high:+.1f}'
+        body.append([row['what'], ' / '.join(map(str, found.seeds)), f'{found.difference:+.1f}', interval, by_seed])
+    return markdown_table(['what', 'seeds', 'difference', '95 % interval', 'seed by seed'], body)
 
 
 def _labels(read: Description, run: str, iterations: list[int], rows: dict[str, str]) -> Lines:
@@ -226,6 +258,7 @@ def _seed(folder: Path) -> str:
 
 FORMS: dict[str, Callable[..., Lines]] = {
     'means': _means,
+    'scores': _scores,
     'runs': _runs,
     'differences': _differences,
     'labels': _labels,

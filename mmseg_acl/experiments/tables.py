@@ -76,10 +76,6 @@ class Cell:
         """Why there is no score."""
         return NOT_AT_HAND if self.finished else NOT_RUN if self.planned else ''
 
-    def mean_per_image(self) -> dict[str, float]:
-        """Dice of each image, mean over runs."""
-        return {image: mean(run[image] for run in self.images) for image in self.images[0]}
-
 
 @dataclass(frozen=True)
 class Table:
@@ -179,12 +175,12 @@ def fill_table(
     if 'compare' in description and reference not in rows:
         raise ValueError(f'table {name!r}: compare is {reference!r}; there are the rows {", ".join(rows)}')
     comparisons = {
-        index: compare(cells[reference, index].mean_per_image(), peers)
+        index: compare(cells[reference, index].images, peers)
         for index in range(len(columns))
         if cells.get((reference, index), Cell()).images
         and (
             peers := {
-                row: cells[row, index].mean_per_image()
+                row: cells[row, index].images
                 for row in rows
                 if row != reference and cells.get((row, index), Cell()).images
             }
@@ -207,12 +203,13 @@ def to_markdown(table: Table) -> str:
     lines = [f'# {table.title}', '', *wrap(_caption(table), LINE), '', *markdown_table(head, body)]
     if table.comparisons:
         lines += ['', f'## {table.reference} against each peer', '', *wrap(_explanation(), LINE), '']
-        head = ['test', 'peer', 'images', 'difference', '95 % interval', 'p (Wilcoxon)', 'p (Holm)']
+        head = ['test', 'peer', 'images', 'seeds', 'difference', '95 % interval', 'p (Wilcoxon)', 'p (Holm)']
         body = [
             [
                 table.columns[index].title,
                 found.peer,
                 str(found.images),
+                ' / '.join(map(str, found.seeds)),
                 f'{found.difference:+.2f}',
                 f'{found.low:+.2f} to {found.high:+.2f}',
                 _p(found.p),
@@ -372,7 +369,8 @@ def _caption(table: Table) -> str:
 def _explanation() -> str:
     return (
         'Difference of Dice, image by image, each the mean over the seeds of a method; positive: the former is '
-        'better. The interval (bootstrap) and the tests are over images: they do not cover the spread over seeds.'
+        'better. The interval is a bootstrap over images and seeds together; where a method has one seed, over '
+        'images alone. The tests are over images.'
     )
 
 

@@ -16,7 +16,7 @@ from mmseg_acl.models.refinement import Refinement
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
 from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.models.semi.mixing import CutMix, mix
-from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, one_hot, probabilities, true_labels
+from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
 from mmseg_acl.models.semi.teacher import freeze
 
 # A labelled cell with this share of one class counts as that class.
@@ -254,11 +254,12 @@ class ACLNet(SemiSupervisedSegmentor):
             A scalar, times ``affinity_weight``.
         """
         truth = true_labels(samples)
-        maps = one_hot(truth, self.student.num_classes).to(features)
-        shares, valid = self._pixels(maps, truth != IGNORE)
+        valid = truth != IGNORE
+        one_hot = F.one_hot(truth.where(valid, 0), self.student.num_classes).movedim(-1, 1) * valid[:, None]
+        shares, valid = self._pixels(one_hot.to(features), valid)
         members = shares > _PURE
         members[..., 0] = shares[..., 1:].sum(-1) < 1 - _PURE
-        affinity = self.affinity_head(self._on_grid(features, maps), valid)
+        affinity = self.affinity_head(self._on_grid(features, one_hot), valid)
         return self.affinity_weight * affinity_loss(affinity.map, members & valid[..., None])
 
     def aggregate(self, affinities: Affinities) -> Tensor:
