@@ -139,7 +139,7 @@ def check_state_fits(model: nn.Module, state: dict[str, Tensor], path: str | Pat
     plain = learner(model).state_dict()
     whole = not is_semi_supervised(model) or state.keys() != plain.keys()
     wanted = expected if whole else plain
-    missing, foreign = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    missing, foreign = sorted(wanted.keys() - state.keys() - _optional(model)), sorted(state.keys() - wanted.keys())
     shapes = [k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape]
     if missing or foreign or shapes:
         faults = [
@@ -153,6 +153,15 @@ def check_state_fits(model: nn.Module, state: dict[str, Tensor], path: str | Pat
         )
     check_numbers(state, path, model if whole else learner(model))
     return whole
+
+
+def _optional(model: nn.Module) -> set[str]:
+    """Entries that checkpoints of earlier versions lack and that modules do without: their ``optional_state``."""
+    return {
+        f'{name}.{key}'.replace('.module.', '.')  # parts that are wrapped for distributed training
+        for name, module in model.named_modules()
+        for key in getattr(module, 'optional_state', ())
+    }
 
 
 def check_numbers(state: dict[str, Tensor], path: str | Path, model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmseg_acl.models.heads.affinity_head import Affinity
 from mmseg_acl.models.semi.contrast import info_nce
+from mmseg_acl.models.semi.length_floor import LengthFloor
 from mmseg_acl.models.semi.memory_bank import MemoryBank
 from mmseg_acl.models.semi.precision import full_precision
 
@@ -100,6 +101,7 @@ class ACLHead(BaseModule):
         self.tau = tau
         self.beta = (low, high)
         self.bank = MemoryBank(num_classes, bank_size, dim)
+        self.query_floor, self.key_floor = LengthFloor(), LengthFloor()
 
     @torch.no_grad()
     @full_precision
@@ -214,8 +216,11 @@ class ACLHead(BaseModule):
         rows = rows.sort().values
         queries, keys = self.queries_keys(student, teacher, regions, rows, valid)
         labels = regions.label.flatten()[rows]
+        floor, clear = self._floors(queries, keys)
+        # An anchor does not learn from a key whose direction is noise.
+        queries = queries.where(clear[:, None], queries.detach())
         # Before the loss: the keys of these very images, of the other labels, are negatives too.
-        self.bank.enqueue(keys, labels)
+        self.bank.enqueue(keys[clear], labels[clear])
 
         ready = self._ready()
         losses = [
@@ -224,6 +229,7 @@ class ACLHead(BaseModule):
                 keys[labels == label],
                 self.bank.negatives(label, self.bank.sizes[label]),
                 self.tau,
+                floor,
             )
             for label in classes
             if ready[label]
@@ -245,6 +251,11 @@ class ACLHead(BaseModule):
             bank_background=fill[0],
             bank_foreground=fill[1:].mean(),
         )
+
+    def _floors(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """The least length of queries that are to learn, and which keys (n,) are long enough to teach."""
+        lengths = keys.norm(dim=1)
+        return self.query_floor(queries.detach().norm(dim=1)), lengths > self.key_floor(lengths)
 
     def _ready(self) -> list[bool]:
         """For each class, whether its own ring and those of all others together hold enough keys for a loss."""

@@ -10,6 +10,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_acl.models.semi.contrast import unit
+from mmseg_acl.models.semi.length_floor import LengthFloor
 from mmseg_acl.models.semi.precision import full_precision
 
 
@@ -99,6 +100,7 @@ class AffinityHead(BaseModule):
         self.key = nn.Linear(width, width, bias=False)
         self.scale = nn.Parameter(torch.full((num_heads, 1, 1), 5.0))
         self.combine = nn.Conv2d(num_heads, 1, 1)
+        self.floor = LengthFloor()
         if vectors == 'features':
             self.value = nn.Linear(width, width, bias=False)
             self.out = nn.Linear(width, width, bias=False)
@@ -130,7 +132,10 @@ class AffinityHead(BaseModule):
         """
         x = self.reduce(features).flatten(2).transpose(1, 2)
         centred = centre(x, valid)
-        query, key = (unit(self._split(project(centred))) for project in (self.query, self.key))
+        query, key = (self._split(project(centred)) for project in (self.query, self.key))
+        lengths = torch.stack([query.detach().norm(dim=-1), key.detach().norm(dim=-1)])
+        floor = self.floor(lengths, None if valid is None else valid[:, None])
+        query, key = unit(query, floor=floor), unit(key, floor=floor)
         logits = (query * self.scale) @ key.transpose(-1, -2)
         affinity = self.combine(logits + logits.transpose(-1, -2)).sigmoid().squeeze(1)
         if self.vectors == 'rows':

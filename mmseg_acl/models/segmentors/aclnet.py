@@ -14,6 +14,7 @@ from mmseg_acl.models.heads.affinity_head import Affinity
 from mmseg_acl.models.losses import affinity_loss, pseudo_label_loss
 from mmseg_acl.models.refinement import Refinement
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
+from mmseg_acl.models.semi.collapse import CollapseWatch
 from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.models.semi.mixing import CutMix, mix
 from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
@@ -174,6 +175,7 @@ class ACLNet(SemiSupervisedSegmentor):
         )
         self.threshold = threshold
         self.feature_stride = feature_stride
+        self.collapse = CollapseWatch()
 
     def supervised_loss(self, images: Tensor, samples: SampleList) -> dict[str, Tensor]:
         """Losses of the warm-up; the affinity of labelled images is taught from the first step on."""
@@ -189,6 +191,8 @@ class ACLNet(SemiSupervisedSegmentor):
 
         In the order of the paper's Figure 2.
         """
+        batch, blank = batch.without_blank()
+
         # Both networks: the teacher sees the weak views, and what it says is then mixed as the strong views are.
         with self.teacher_tap:
             prob = probabilities(self.run_teacher(batch.weak))
@@ -202,6 +206,7 @@ class ACLNet(SemiSupervisedSegmentor):
         if self.uses_affinity:
             teacher_feature = mix(self._on_grid(teacher_feature, weak), boxes)
             affinities = self.affinities(features.unlabelled, teacher_feature, prob, valid)
+            self.collapse.look(affinities.student.map, affinities.valid, self.iteration)
         if self.acl_head is not None:
             losses.update(self.contrast(affinities))
         if self.teaches_affinity:
@@ -216,6 +221,7 @@ class ACLNet(SemiSupervisedSegmentor):
         losses['loss_consistency'] = self.consistency_weight * pseudo_label_loss(
             logits.unlabelled, refined.prob, labels, refined.weight
         )
+        losses['blank_share'] = blank.float().mean()
         return losses
 
     def affinities(self, student: Tensor, teacher: Tensor, prob: Tensor, valid: Tensor) -> Affinities:
@@ -260,6 +266,7 @@ class ACLNet(SemiSupervisedSegmentor):
         members = shares > _PURE
         members[..., 0] = shares[..., 1:].sum(-1) < 1 - _PURE
         affinity = self.affinity_head(self._on_grid(features, one_hot), valid)
+        self.collapse.look(affinity.map, valid, self.iteration)
         return self.affinity_weight * affinity_loss(affinity.map, members & valid[..., None])
 
     def aggregate(self, affinities: Affinities) -> Tensor:

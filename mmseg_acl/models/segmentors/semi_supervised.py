@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.models.semi.joint_pass import Parts, StudentPass, full_image_metas, joint_pass
 from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.teacher import ema_decay, ema_update, freeze
+from mmseg_acl.models.semi.texture import fill_blank, is_blank
 from mmseg_acl.models.semi.wrapping import unwrapped
 from mmseg_acl.renamed import refuse_renamed
 
@@ -62,6 +63,23 @@ class SemiBatch:
             )
         first, second = self.strong_views
         return first, second
+
+    def without_blank(self) -> tuple[SemiBatch, Tensor]:
+        """The batch with labelled images, all invalid, in the place of unlabelled ones without texture.
+
+        What a teacher says of a black frame is no label, and in BatchNorm's statistics it has no place either.
+
+        Returns:
+            The batch, and which (U,) of its unlabelled images were replaced.
+        """
+        blank = is_blank(self.weak, self.labelled, self.valid)
+        batch = replace(
+            self,
+            weak=fill_blank(self.weak, blank, self.labelled),
+            strong_views=tuple(fill_blank(view, blank, self.labelled) for view in self.strong_views),
+            valid=self.valid & ~blank[:, None, None],
+        )
+        return batch, blank
 
 
 @MODELS.register_module()

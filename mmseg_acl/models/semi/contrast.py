@@ -6,23 +6,36 @@ import torch
 from torch import Tensor
 
 
-def unit(vectors: Tensor, eps: float = 1e-4) -> Tensor:
+def unit(vectors: Tensor, eps: float = 1e-4, floor: Tensor | None = None) -> Tensor:
     """Scale vectors to length one, smoothly: ``v / sqrt(|v|^2 + eps^2)``.
 
     Unlike a division by ``max(|v|, eps)`` with the usual tiny ``eps``, the gradient stays below ``1
     / eps`` at the zero vector, which is what every pixel of a constant image is after centring.
 
+    A vector shorter than ``floor`` is divided by ``floor`` in place of its length and has no gradient; up to twice
+    that length its gradient grows to the full one, so that none is above ``1 / (2 floor)``.
+
     Args:
         vectors: (..., d).
         eps: Length below which a vector counts as zero.
+        floor: A scalar, see above; :class:`~mmseg_acl.models.semi.length_floor.LengthFloor` has one. None for 0.
 
     Returns:
         (..., d), of length at most 1.
     """
-    return vectors * (vectors.square().sum(-1, keepdim=True) + eps**2).rsqrt()
+    if floor is not None:
+        still = vectors.detach()
+        excess = still.norm(dim=-1, keepdim=True) / floor.clamp(min=torch.finfo(still.dtype).tiny) - 1
+        vectors = still + (vectors - still) * excess.clamp(0, 1)
+    squares = vectors.square().sum(-1, keepdim=True) + eps**2
+    if floor is not None:
+        squares = squares.clamp(min=floor.square())
+    return vectors * squares.rsqrt()
 
 
-def info_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, tau: float = 0.5) -> Tensor:
+def info_nce(
+    anchors: Tensor, positives: Tensor, negatives: Tensor, tau: float = 0.5, floor: Tensor | None = None
+) -> Tensor:
     """InfoNCE with cosine similarity (Oord, Li and Vinyals 2018; Eqs 4 and 5).
 
     Per anchor ``-log(e^(cos(q, k+) / tau) / (e^(cos(q, k+) / tau) + sum_n e^(cos(q, k_n) /
@@ -34,6 +47,7 @@ def info_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, tau: float =
         positives: (A, d), one an anchor.
         negatives: (n, d) shared by all anchors, or (A, n, d) of their own.
         tau: Temperature, above 0.
+        floor: Length of anchors below which they teach nothing; see :func:`unit`.
 
     Returns:
         (A,) losses, not reduced; each is about log(n) while nothing is learnt.
@@ -55,7 +69,7 @@ def info_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, tau: float =
         raise ValueError(f'tau is {tau}; it must be above 0')
     # Divided by tau here, and the positive added after the sum: with thousands of negatives, each
     # pass over the (A, n) logits takes longer than all the rest.
-    anchors, negatives = unit(anchors) / tau, unit(negatives)
+    anchors, negatives = unit(anchors, floor=floor) / tau, unit(negatives)
     positive = (anchors * unit(positives)).sum(-1)
     if negatives.dim() == 2:
         negative = anchors @ negatives.T
