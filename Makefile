@@ -51,17 +51,15 @@ test: $(STAMP)
 test-quick: $(STAMP)
 	$(PYTEST) -m 'not slow'
 
-LAPTOP := results/laptop
+ARCHIVE := results/laptop/archive
 # Seed 0 of each method as NAME=FILE, quoted for xargs.
 seed0 = $(BIN)/python -c 'from mmseg_acl.methods import METHODS; \
-  [print(f"\"{m.name}=$(LAPTOP)/{m.folder}_mbv2_kvasir_eighth_seed0/$(1)\"") for m in METHODS if m.published]' | xargs
+  [print(f"\"{m.name}=$(ARCHIVE)/{m.folder}_mbv2_kvasir_eighth_seed0/$(1)\"") for m in METHODS if m.published]' | xargs
 results: $(STAMP)
-	$(BIN)/python tools/experiments.py tables configs/experiments/laptop.yaml --results $(LAPTOP)
-	$(BIN)/python tools/experiments.py tables configs/experiments/laptop_ablation.yaml --results $(LAPTOP)
-	$(BIN)/python tools/experiments.py documents README.md docs/*.md $(LAPTOP)/README.md $(LAPTOP)/runs.md
-	$(call seed0,scalars.json) $(BIN)/python tools/visualize.py curves --out $(LAPTOP)/curves \
+	$(BIN)/python tools/experiments.py documents README.md docs/*.md $(ARCHIVE)/README.md $(ARCHIVE)/runs.md
+	$(call seed0,scalars.json) $(BIN)/python tools/visualize.py curves --out $(ARCHIVE)/curves \
 	  --scalars loss student/mDice teacher/mDice focused/mDice --
-	$(call seed0,per_image.csv) $(BIN)/python tools/visualize.py distribution --out $(LAPTOP)/distribution
+	$(call seed0,per_image.csv) $(BIN)/python tools/visualize.py distribution --out $(ARCHIVE)/distribution
 
 test-robust: $(STAMP)
 	$(BIN)/python tests/robustness.py --jobs "$$(nproc)"
@@ -69,7 +67,7 @@ test-robust: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/python tools/check_markdown.py README.md $(wildcard docs/*.md results/*/*.md)
+	$(BIN)/python tools/check_markdown.py README.md $(wildcard docs/*.md results/*/*.md results/*/*/*.md)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -50,6 +50,7 @@ METHODS = (
     Method('CPS', 'cps', 'CPS', published=False),
     Method('BCP', 'bcp', 'BCP', published=False),
     Method('ACL-Net', 'aclnet', 'ACLNet'),
+    Method('ACL-Net+', 'aclnet_plus', 'ACLNet', published=False),
 )
 BY_FOLDER = {method.folder: method for method in METHODS}
 BY_NAME = {method.name: method for method in METHODS}

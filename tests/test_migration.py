@@ -166,7 +166,7 @@ def test_a_work_dir_of_an_earlier_version_is_reused(tmp_path, monkeypatch):
     (run,) = read_experiment(description).runs
     config = load_config(CONFIG)
     model = config.model
-    for new, old in dict(consistency_weight='con', contrast_weight='tra', affinity_weight='aff').items():
+    for new, old in dict(consistency_weight='con', contrast_weight='tra').items():
         model[f'lambda_{old}'] = model.pop(new)
     model.segmentor.auxiliary_head = None
     config.train_dataloader.collate_fn = dict(type='branch_collate')
@@ -177,14 +177,6 @@ def test_a_work_dir_of_an_earlier_version_is_reused(tmp_path, monkeypatch):
     for name in ('iter_1200.pth', 'last_checkpoint'):
         (folder / name).touch()
     assert find_trained([tmp_path / 'old'], [run]) == {run.key: folder}
-
-
-@pytest.mark.parametrize('description', ['laptop', 'laptop_ablation'])
-def test_the_grids_find_their_runs_in_the_results(description):
-    runs = read_experiment(ROOT / 'configs' / 'experiments' / f'{description}.yaml').distinct
-    known, folders = recorded(RESULTS / 'laptop'), [path.name for path in (RESULTS / 'laptop').iterdir()]
-    done = [run for run in runs if run.name in folders]
-    assert len(done) >= 20 and [run.name for run in done if run.key not in known] == []
 
 
 def test_no_stored_log_has_an_old_name():

@@ -323,10 +323,10 @@ def test_a_sure_teacher_is_not_overruled():
     """With p in {0, 1} nothing moves; with p = 0.5 a pixel moves all the way."""
     prob = (two_classes(1, 16, 16) > 0.5).double()
     image = torch.rand(1, 3, 16, 16, dtype=torch.float64)
-    torch.testing.assert_close(PseudoLabelRefiner(high=False)(prob, image).prob, prob)
+    torch.testing.assert_close(PseudoLabelRefiner(high=False, gated=True)(prob, image).prob, prob)
     prob[:, :, 8, 8] = 0.5
     free = PseudoLabelRefiner(high=False, gated=False)(prob, image).prob
-    gated = PseudoLabelRefiner(high=False)(prob, image).prob
+    gated = PseudoLabelRefiner(high=False, gated=True)(prob, image).prob
     assert free[0, 1, 8, 8] != 0.5
     torch.testing.assert_close(gated[..., 8, 8], free[..., 8, 8])
     gated[..., 8, 8] = prob[..., 8, 8]

@@ -244,9 +244,14 @@ def test_the_loss_of_labelled_affinities_teaches_those_of_other_images():
 
 
 @pytest.mark.trained
-def test_the_loss_of_labelled_affinities_is_part_of_the_contrast():
-    assert train(build('aclnet', affinity_weight=2.0), 4)[-1]['loss_affinity'] > 0
-    assert 'loss_affinity' not in train(build('aclnet', affinity_weight=2.0, **ROWS['I']), 4)[-1]
+def test_the_loss_of_labelled_affinities_is_a_switch_of_its_own():
+    """With the contrast, and without it, where the head learns from this loss alone."""
+    for rows in ({}, ROWS['I']):
+        model = build('aclnet', affinity_weight=2.0, **rows)
+        before = deepcopy(model.affinity_head.state_dict())
+        assert train(model, 4)[-1]['loss_affinity'] > 0
+        assert not torch.equal(model.affinity_head.query.weight, before['query.weight'])
+    assert 'loss_affinity' not in train(build('aclnet', **ROWS['I']), 4)[-1]
 
 
 def test_affinities_are_taught_during_the_warm_up_too():

@@ -14,9 +14,9 @@ from mmseg_acl.models.heads.affinity_head import Affinity
 GOLDEN = Path(__file__).parent / 'data' / 'two_classes.npz'
 GRID = (4, 4)
 REFINERS = dict(
-    sequential=dict(schedule='sequential', num_iters=3, weighted=True),
-    joint=dict(schedule='joint', num_iters=2),
-    plain=dict(ranged=False, gated=False, num_iters=2),
+    sequential=dict(schedule='sequential', num_iters=3, gated=True, weighted=True),
+    joint=dict(schedule='joint', num_iters=2, gated=True),
+    plain=dict(ranged=False, num_iters=2),
 )
 
 

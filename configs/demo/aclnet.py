@@ -12,7 +12,7 @@ model = dict(
     teacher_momentum=0.97,
     warmup_iters=80,
     bank_min_keys=64,
-    refinement=dict(num_iters=3),
+    refinement=dict(num_iters=3, gated=True),  # a teacher of a few hundred steps is not to be overruled
     refine_after=80,
     contrast_weight=0.05,
 )

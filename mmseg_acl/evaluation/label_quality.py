@@ -33,9 +33,10 @@ class Setting(NamedTuple):
 
 
 NO_CLUSTERS = dict(has_clusters=torch.tensor(False))
-HIGH, LOW = dict(low=False), dict(high=False)
+HIGH, LOW = dict(low=False, gated=True), dict(high=False, gated=True)
 SETTINGS = {
     'as configured': Setting(),
+    'as configured, gated': Setting(dict(gated=True)),
     'as configured, not gated': Setting(dict(gated=False)),
     **{f'LA, {n} iterations': Setting(dict(LOW, num_iters=n)) for n in (1, 3, 5, 10, 20, 40)},
     'LA, 10 iterations, not gated': Setting(dict(LOW, num_iters=10, gated=False)),
@@ -43,7 +44,7 @@ SETTINGS = {
     'HA': Setting(HIGH),
     'HA without AG': Setting(HIGH, NO_CLUSTERS),
     'HA, not gated': Setting(dict(HIGH, gated=False)),
-    'joint, 3 iterations': Setting(dict(schedule='joint', num_iters=3)),
+    'joint, 3 iterations': Setting(dict(schedule='joint', num_iters=3, gated=True)),
 }
 
 

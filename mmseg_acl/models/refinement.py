@@ -237,7 +237,7 @@ class PseudoLabelRefiner(nn.Module):
     After each stage, or after the last joint iteration, two things that averaging does to a good
     label are undone. It pulls the rarer class towards the other, and the polyp shrinks: with
     ``ranged`` every foreground map is stretched back, per image, to the range it had in the teacher's
-    output. And it overrules a teacher that is sure: with ``gated`` a pixel moves only by the share
+    output. And it overrules a teacher that is sure: with ``gated``, which is ours, a pixel moves only by the share
     ``1 - certainty`` of the way to its refined value, with the certainty of the teacher's greatest
     probability p among C classes ``(C p - 1) / (C - 1)``, which is ``|2 p - 1|`` for two. So refinement
     fades by itself as the teacher gets better.
@@ -272,7 +272,7 @@ class PseudoLabelRefiner(nn.Module):
         num_iters: int = 10,
         alphas: tuple[float, float] = (0.3, 0.7),
         ranged: bool = True,
-        gated: bool = True,
+        gated: bool = False,
         weighted: bool = False,
         low: bool = True,
         high: bool = True,

@@ -9,7 +9,7 @@ model = dict(
     bank_min_keys=1,
     contrast=dict(bank_size=128, num_anchors=16),
     aggregation=dict(interval=1, num_clusters=3, max_keys=64),
-    refinement=dict(num_iters=2),
+    refinement=dict(num_iters=2, gated=True),
 )
 custom_hooks = [
     *_base_.custom_hooks[:-1],

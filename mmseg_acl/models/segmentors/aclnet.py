@@ -11,7 +11,7 @@ from mmseg.utils import SampleList
 from torch import Tensor, nn
 
 from mmseg_acl.models.heads.affinity_head import Affinity
-from mmseg_acl.models.losses import affinity_loss, pseudo_label_loss
+from mmseg_acl.models.losses import affinity_loss, no_loss, pseudo_label_loss
 from mmseg_acl.models.refinement import Refinement
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
 from mmseg_acl.models.semi.collapse import CollapseWatch
@@ -108,7 +108,7 @@ class ACLNet(SemiSupervisedSegmentor):
         consistency_weight: Weight of the consistency loss (Eq. 12).
         contrast_weight: Weight of the contrastive loss (Eq. 4).
         affinity_weight: Weight of :func:`~mmseg_acl.models.losses.affinity_loss` of the student's map (Eq. 1) on
-            labelled images, a part of AC. The paper has no such loss (0).
+            labelled images, with or without AC. The paper has no such loss (0).
         threshold: Pixels of a less confident pseudo-label are ignored, in [0, 1).
         feature_source: ``'head'`` for the feature before the classifier, or the index of a backbone's output.
         feature_stride: Stride at which affinities are computed; features are resized to it.
@@ -153,7 +153,7 @@ class ACLNet(SemiSupervisedSegmentor):
         self.teacher_tap = FeatureTap(self.teacher, feature_source)
 
         affinity = dict(affinity or {}, type='AffinityHead', in_channels=self.student_tap.channels)
-        self.affinity_head = MODELS.build(affinity).requires_grad_(use_contrast)
+        self.affinity_head = MODELS.build(affinity).requires_grad_(use_contrast or affinity_weight > 0)
         self.affinity_teacher = freeze(MODELS.build(affinity))
         dim = self.affinity_head.dim or (contrast or {}).get('dim')
         if dim is None:
@@ -267,7 +267,10 @@ class ACLNet(SemiSupervisedSegmentor):
         members[..., 0] = shares[..., 1:].sum(-1) < 1 - _PURE
         affinity = self.affinity_head(self._on_grid(features, one_hot), valid)
         self.collapse.look(affinity.map, valid, self.iteration)
-        return self.affinity_weight * affinity_loss(affinity.map, members & valid[..., None])
+        # The vectors of Eq. 1 have no loss where there is no contrast.
+        return self.affinity_weight * affinity_loss(affinity.map, members & valid[..., None]) + no_loss(
+            self.affinity_head
+        )
 
     def aggregate(self, affinities: Affinities) -> Tensor:
         """Join affinity within and across images (Eqs 7 and 8): (B, N, N), row-stochastic, no gradient."""
@@ -324,7 +327,7 @@ class ACLNet(SemiSupervisedSegmentor):
     @property
     def teaches_affinity(self) -> bool:
         """Whether masks teach the affinity of labelled images."""
-        return self.acl_head is not None and self.affinity_weight > 0
+        return self.affinity_weight > 0
 
     def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """The segmentor and the affinity head."""
