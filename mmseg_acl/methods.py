@@ -37,6 +37,7 @@ class Method(NamedTuple):
 METHODS = (
     Method('SupOnly', 'supervised', 'EncoderDecoder', unlabelled=False),
     Method('SupOnly (strong)', 'supervised_strong', 'SupervisedEMA', unlabelled=False, published=False),
+    Method('SupOnly (plus)', 'supervised_plus', 'SupervisedPlus', unlabelled=False, published=False),
     Method('Mean Teacher', 'mean_teacher', 'MeanTeacher'),
     Method('CAC', 'cac', 'CAC'),
     Method('AEL', 'ael', 'AEL'),

@@ -59,6 +59,7 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
     expected = {
         'supervised': 'decode.loss_ce',
         'supervised_strong': 'loss_seg',
+        'supervised_plus': 'loss_affinity',
         'aclnet': 'loss_contrast',
         'ael': 'loss_consistency_labelled',
         'eln': 'loss_consistency_strong',

@@ -24,6 +24,7 @@ from mmseg_acl.models.segmentors import (
     MeanTeacher,
     SemiSupervisedSegmentor,
     SupervisedEMA,
+    SupervisedPlus,
     UniMatch,
     UniMatchV2,
 )
@@ -53,6 +54,7 @@ __all__ = [
     'PseudoLabelRefiner',
     'SemiSupervisedSegmentor',
     'SupervisedEMA',
+    'SupervisedPlus',
     'U2PL',
     'losses',
 ]

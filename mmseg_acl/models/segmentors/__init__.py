@@ -10,6 +10,7 @@ from mmseg_acl.models.segmentors.mean_teacher import MeanTeacher
 from mmseg_acl.models.segmentors.psmt import PSMT
 from mmseg_acl.models.segmentors.semi_supervised import SemiSupervisedSegmentor
 from mmseg_acl.models.segmentors.supervised_ema import SupervisedEMA
+from mmseg_acl.models.segmentors.supervised_plus import SupervisedPlus
 from mmseg_acl.models.segmentors.u2pl import U2PL
 from mmseg_acl.models.segmentors.unimatch import UniMatch
 from mmseg_acl.models.segmentors.unimatch_v2 import UniMatchV2
@@ -27,6 +28,7 @@ __all__ = [
     'PSMT',
     'SemiSupervisedSegmentor',
     'SupervisedEMA',
+    'SupervisedPlus',
     'U2PL',
     'UniMatch',
     'UniMatchV2',

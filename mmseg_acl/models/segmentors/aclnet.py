@@ -5,23 +5,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from mmseg.registry import MODELS
-from mmseg.utils import SampleList
 from torch import Tensor, nn
 
 from mmseg_acl.models.heads.affinity_head import Affinity
-from mmseg_acl.models.losses import affinity_loss, no_loss, pseudo_label_loss
+from mmseg_acl.models.losses import pseudo_label_loss
 from mmseg_acl.models.refinement import Refinement
-from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
-from mmseg_acl.models.semi.collapse import CollapseWatch
+from mmseg_acl.models.segmentors.labelled_affinity import LabelledAffinitySegmentor
+from mmseg_acl.models.segmentors.semi_supervised import SemiBatch
 from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.models.semi.mixing import CutMix, mix
-from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
+from mmseg_acl.models.semi.pseudo_label import hard_labels, probabilities
 from mmseg_acl.models.semi.teacher import freeze
-
-# A labelled cell with this share of one class counts as that class.
-_PURE = 0.9
 
 
 class Affinities(NamedTuple):
@@ -69,7 +64,7 @@ class Inspection(NamedTuple):
 
 
 @MODELS.register_module()
-class ACLNet(SemiSupervisedSegmentor):
+class ACLNet(LabelledAffinitySegmentor):
     """Pseudo-labels of an EMA teacher, refined by affinities of student, teacher, memory bank and image.
 
     The components of the paper's Table 1: thresholded pseudo-labels (TR) are always there; affinity contrast
@@ -115,7 +110,7 @@ class ACLNet(SemiSupervisedSegmentor):
         bank_min_keys: Keys each ring of the memory bank needs before the contrastive loss begins.
         refine_after: Iterations after the warm-up before pseudo-labels are refined: an affinity that has not
             been trained yet is noise.
-        **kwargs: See :class:`SemiSupervisedSegmentor`.
+        **kwargs: See :class:`~mmseg_acl.models.segmentors.semi_supervised.SemiSupervisedSegmentor`.
 
     Raises:
         ValueError: AG without AC, which fills its bank; a threshold out of range; ``rows`` without ``dim``.
@@ -148,13 +143,11 @@ class ACLNet(SemiSupervisedSegmentor):
             )
         if not 0 <= threshold < 1:
             raise ValueError(f'threshold is {threshold}; a confidence threshold is in [0, 1)')
-        super().__init__(segmentor, **kwargs)
-        self.student_tap = FeatureTap(self.student, feature_source)
+        super().__init__(segmentor, affinity, affinity_weight, feature_source, feature_stride, **kwargs)
         self.teacher_tap = FeatureTap(self.teacher, feature_source)
 
-        affinity = dict(affinity or {}, type='AffinityHead', in_channels=self.student_tap.channels)
-        self.affinity_head = MODELS.build(affinity).requires_grad_(use_contrast or affinity_weight > 0)
-        self.affinity_teacher = freeze(MODELS.build(affinity))
+        self.affinity_head.requires_grad_(use_contrast or self.teaches_affinity)
+        self.affinity_teacher = freeze(MODELS.build(self.affinity_config))
         dim = self.affinity_head.dim or (contrast or {}).get('dim')
         if dim is None:
             raise ValueError("affinity=dict(vectors='rows') needs contrast=dict(dim=N), N pixels of a feature map")
@@ -168,23 +161,8 @@ class ACLNet(SemiSupervisedSegmentor):
         self.refine_after = refine_after
 
         self.cutmix = CutMix(**dict(cutmix or {}, stride=feature_stride))
-        self.consistency_weight, self.contrast_weight, self.affinity_weight = (
-            consistency_weight,
-            contrast_weight,
-            affinity_weight,
-        )
+        self.consistency_weight, self.contrast_weight = consistency_weight, contrast_weight
         self.threshold = threshold
-        self.feature_stride = feature_stride
-        self.collapse = CollapseWatch()
-
-    def supervised_loss(self, images: Tensor, samples: SampleList) -> dict[str, Tensor]:
-        """Losses of the warm-up; the affinity of labelled images is taught from the first step on."""
-        with self.student_tap:
-            losses = super().supervised_loss(images, samples)
-        feature = self.student_tap.pop()
-        if self.teaches_affinity:
-            losses['loss_affinity'] = self.labelled_affinity_loss(feature, samples)
-        return losses
 
     def semi_supervised_loss(self, batch: SemiBatch) -> dict[str, Tensor]:
         """``loss_seg`` (Eq. 14), ``loss_contrast`` (4), ``loss_affinity``, ``loss_consistency`` (12), and scalars.
@@ -247,31 +225,6 @@ class ACLNet(SemiSupervisedSegmentor):
         found['loss_contrast'] = self.contrast_weight * found['loss_contrast']
         return found
 
-    def labelled_affinity_loss(self, features: Tensor, samples: SampleList) -> Tensor:
-        """How far the student's affinity of labelled images is from what their masks say of each pair of pixels.
-
-        Cells that a polyp's boundary crosses say nothing.
-
-        Args:
-            features: (B, C, h, w) of the student, resized where it is not on the grid of the affinity.
-            samples: B data samples with ``gt_sem_seg``.
-
-        Returns:
-            A scalar, times ``affinity_weight``.
-        """
-        truth = true_labels(samples)
-        valid = truth != IGNORE
-        one_hot = F.one_hot(truth.where(valid, 0), self.student.num_classes).movedim(-1, 1) * valid[:, None]
-        shares, valid = self._pixels(one_hot.to(features), valid)
-        members = shares > _PURE
-        members[..., 0] = shares[..., 1:].sum(-1) < 1 - _PURE
-        affinity = self.affinity_head(self._on_grid(features, one_hot), valid)
-        self.collapse.look(affinity.map, valid, self.iteration)
-        # The vectors of Eq. 1 have no loss where there is no contrast.
-        return self.affinity_weight * affinity_loss(affinity.map, members & valid[..., None]) + no_loss(
-            self.affinity_head
-        )
-
     def aggregate(self, affinities: Affinities) -> Tensor:
         """Join affinity within and across images (Eqs 7 and 8): (B, N, N), row-stochastic, no gradient."""
         return self.caa_head(affinities.student, affinities.teacher, affinities.valid)
@@ -324,28 +277,6 @@ class ACLNet(SemiSupervisedSegmentor):
         """Whether any component needs Eq. 1 at this iteration."""
         return self.acl_head is not None or self.uses_aggregated
 
-    @property
-    def teaches_affinity(self) -> bool:
-        """Whether masks teach the affinity of labelled images."""
-        return self.affinity_weight > 0
-
     def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """The segmentor and the affinity head."""
         return [*super().ema_pairs(), (self.affinity_teacher, self.affinity_head)]
-
-    def _grid(self, images: Tensor) -> tuple[int, int]:
-        """Height and width of the affinity's grid."""
-        return images.shape[2] // self.feature_stride, images.shape[3] // self.feature_stride
-
-    def _on_grid(self, feature: Tensor, images: Tensor) -> Tensor:
-        """A feature (B, C, h, w), resized where it is not at the stride of the affinity."""
-        grid = self._grid(images)
-        if feature.shape[2:] == grid:
-            return feature
-        return F.interpolate(feature, size=grid, mode='bilinear', align_corners=False)
-
-    def _pixels(self, prob: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (B, N, C) and validity (B, N) of the grid's pixels."""
-        grid = self._grid(prob)
-        prob_on_grid = F.adaptive_avg_pool2d(prob, grid).flatten(2).transpose(1, 2)
-        return prob_on_grid, F.adaptive_avg_pool2d(valid.to(prob), grid).flatten(1) >= 0.5

@@ -1,0 +1,2 @@
+_base_ = 'supervised_strong.py'
+model = dict(type='SupervisedPlus')
