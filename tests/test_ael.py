@@ -94,8 +94,10 @@ def test_rates_follow_their_formulas(gamma, floor):
     weakness = [1 - s for s in (0.99, 0.8, 0.4, 0.7)]
     keep = [max((w / max(weakness)) ** gamma, floor) for w in weakness]
     assert bank.keep_rates(gamma, floor).tolist() == pytest.approx(keep, rel=1e-4)
-    exponentials = [0, *(np.exp(w) for w in weakness[1:])]
-    assert bank.class_rates().tolist() == pytest.approx([e / sum(exponentials) for e in exponentials], rel=1e-5)
+    for power in (1.0, 0.5):
+        exponentials = [0, *(np.exp(w**power) for w in weakness[1:])]
+        expected = [e / sum(exponentials) for e in exponentials]
+        assert bank.class_rates(power).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_fresh_and_a_perfect_bank_have_finite_rates():

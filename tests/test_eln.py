@@ -394,12 +394,12 @@ def test_contrast_has_one_positive_an_anchor_where_keys_of_a_class_agree():
     assert found.item() == pytest.approx(all_pairs(anchors, labels, keys, labels, 0.5), rel=1e-5)
 
 
-def test_contrast_of_one_class_is_a_zero_that_reaches_the_anchors():
-    anchors = torch.randn(8, 4, requires_grad=True)
+def test_contrast_of_one_class_is_a_zero_that_reaches_the_keys():
+    keys = torch.randn(8, 4, requires_grad=True)
     labels = torch.tensor([0] * 5 + [255] * 3)
-    loss = pixel_contrast(anchors, labels, torch.randn(8, 4), labels, 0.5)
+    loss = pixel_contrast(torch.randn(8, 4), labels, keys, labels, 0.5)
     loss.backward()
-    assert loss == 0 and (anchors.grad == 0).all()
+    assert loss == 0 and (keys.grad == 0).all()
 
 
 @pytest.mark.parametrize(('side', 'size', 'crops'), [(12, 32, 1), (12, 12, 1), (12, 5, 8)])
@@ -413,13 +413,14 @@ def test_crops_hold_the_same_pixels_of_anchors_keys_and_labels(side, size, crops
     )
     index = torch.arange(3.0 * side * side).view(3, 1, side, side)
     labels = (torch.arange(3 * side * side).view(3, side, side) % 7).repeat_interleave(4, 1).repeat_interleave(4, 2)
-    model.contrast(torch.cat([index, index]), index, labels)
-    assert len(seen) == crops
-    for anchors, anchor_labels, keys, key_labels in seen:
+    strong = 1000 + index
+    found = model.contrast(index, torch.cat([index, strong]), labels)
+    assert len(seen) == 2 * crops
+    for number, (anchors, anchor_labels, keys, key_labels) in enumerate(seen):
         assert len(keys) == 3 * min(size, side) ** 2
-        assert torch.equal(anchors, torch.cat([keys, keys]))
-        assert torch.equal(key_labels, keys[:, 0].long() % 7)
-        assert torch.equal(anchor_labels, torch.cat([key_labels, key_labels]))
+        assert torch.equal(keys, anchors + 1000 * (number % 2)), 'weak and strong view by turns'
+        assert torch.equal(key_labels, anchors[:, 0].long() % 7) and torch.equal(anchor_labels, key_labels)
+    assert found == sum(anchors.sum() for anchors, *_ in seen) / crops, 'the views are added'
 
 
 # ------------------------------------------------------------------ bad input

@@ -123,7 +123,7 @@ def divergence(clean: torch.Tensor, noisy: torch.Tensor, valid: torch.Tensor) ->
 
 @pytest.mark.parametrize('classes', [1, 2, 3])
 def test_direction_is_that_of_a_finite_difference_gradient(classes):
-    head, epsilon, xi = tiny_head(classes), 2.0, 0.1
+    head, epsilon, xi = tiny_head(classes), 0.5, 0.02
     torch.manual_seed(3)
     feature = torch.randn(2, 2, 3, 3, dtype=torch.double)
     valid = torch.rand(2, 3, 3) > 0.3
@@ -133,7 +133,8 @@ def test_direction_is_that_of_a_finite_difference_gradient(classes):
     torch.manual_seed(7)
     start = torch.randn_like(feature)
     for i in range(2):
-        d = xi * start[i] / start[i].norm()
+        length = feature[i].norm()
+        d = xi * length * start[i] / start[i].norm()
         clean = head(feature)[i]
         gradient = torch.zeros_like(d).flatten()
         for k in range(gradient.numel()):
@@ -144,7 +145,7 @@ def test_direction_is_that_of_a_finite_difference_gradient(classes):
                 moved = head((feature[i] + d + bump.view_as(d))[None])[0]
                 values.append(divergence(clean, moved, valid[i]))
             gradient[k] = (values[0] - values[1]) / 2e-5
-        expected = (epsilon * gradient / gradient.norm()).view_as(d)
+        expected = (epsilon * length * gradient / gradient.norm()).view_as(d)
         torch.testing.assert_close(noise[i], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -152,9 +153,11 @@ def test_noise_has_its_length_and_hurts_more_than_chance():
     head = tiny_head()
     torch.manual_seed(1)
     feature, valid = torch.randn(4, 2, 6, 6, dtype=torch.double), torch.ones(4, 6, 6, dtype=torch.bool)
-    noise = AdversarialNoise(epsilon=0.5)(feature, head, valid)
-    torch.testing.assert_close(noise.flatten(1).norm(dim=1), torch.full((4,), 0.5, dtype=torch.double))
-    clean, chance = head(feature), 0.5 * unit_length(torch.randn_like(feature))
+    feature *= torch.tensor([0.5, 1, 1, 2]).view(4, 1, 1, 1)
+    noise = AdversarialNoise(epsilon=0.05)(feature, head, valid)
+    lengths = 0.05 * feature.flatten(1).norm(dim=1)
+    torch.testing.assert_close(noise.flatten(1).norm(dim=1), lengths)
+    clean, chance = head(feature), lengths.view(4, 1, 1, 1) * unit_length(torch.randn_like(feature))
     for i in range(4):
         ours, theirs = (divergence(clean[i], head(feature + r)[i], valid[i]) for r in (noise, chance))
         assert ours > 2 * theirs
@@ -207,7 +210,8 @@ def test_noise_reaches_the_unlabelled_images_of_one_level_and_no_gradient_the_te
     assert [x is y for x, y in zip(features, perturbed, strict=True)] == [True, True, False]
     noise = perturbed[2] - features[2]
     assert not noise[:2].any()
-    torch.testing.assert_close(noise[2:].flatten(1).norm(dim=1), torch.full((3,), 2.0), rtol=1e-3, atol=0)
+    lengths = 0.1 * features[2][2:].detach().flatten(1).norm(dim=1)
+    torch.testing.assert_close(noise[2:].flatten(1).norm(dim=1), lengths, rtol=1e-3, atol=0)
     perturbed[2].sum().backward()
     assert torch.equal(features[2].grad, torch.ones_like(features[2])), 'the noise is a constant to the student'
     assert all(p.grad is None for p in model.teacher.parameters())
@@ -422,7 +426,7 @@ def test_the_loss_is_the_two_teachers_confident_labels_on_the_mixed_strong_view(
     ramp = (1 - math.cos(math.pi * 3 / 4)) / 2
     assert found['loss_consistency'].item() == pytest.approx(1.5 * ramp * total / kept, rel=1e-4)
     assert found['kept_share'].item() == pytest.approx(kept / count)
-    model.noise.epsilon = 20.0
+    model.noise.epsilon = 1.0
     assert losses(model, data, iteration=5)['loss_consistency'].item() != pytest.approx(
         found['loss_consistency'].item(), rel=1e-2
     )

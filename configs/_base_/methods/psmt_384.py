@@ -8,5 +8,5 @@ method = dict(
     consistency_weight=1.5,
     rampup_iters=2028,  # 12 epochs
     cutmix=dict(prob=1.0, beta=(4.0, 4.0)),
-    noise=dict(epsilon=2.0),
+    noise=dict(epsilon=0.1),
 )

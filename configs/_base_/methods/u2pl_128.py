@@ -8,5 +8,5 @@ method = dict(
     contrast_weight=0.1,
     drop=0.2,
     bank_size=(5500, 3300),
-    cutmix=dict(prob=0.5),
+    cutmix=dict(prob=0.5, area=(0.5, 0.5)),
 )

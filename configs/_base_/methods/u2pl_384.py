@@ -7,5 +7,5 @@ method = dict(
     contrast_weight=1.0,
     drop=0.2,
     bank_size=(50000, 30000),
-    cutmix=dict(prob=0.5),
+    cutmix=dict(prob=0.5, area=(0.5, 0.5)),
 )

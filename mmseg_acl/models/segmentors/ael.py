@@ -38,9 +38,9 @@ class AEL(SemiSupervisedSegmentor):
       with two classes the polyps which the student misses would be dropped and its false alarms kept.
     - The bank starts from the first labels. The released one starts from random numbers, of which its decay of .999
       leaves a third after 1200 steps. A class missing in a batch is not pulled to 0.
-    - Both kinds of pasting take the partner within the batch and draw the class among those it has, by
-      ``softmax(1 - s)``, where the released copy-paste has ``softmax(sqrt(1 - s))``. Where the partner has no object
-      nothing is pasted, where the released code pastes a random box. Pasted objects come as the pipeline has scaled
+    - Both kinds of pasting take the partner within the batch and draw the class among those it has (of labelled
+      images by ``softmax(sqrt(1 - s))``, of unlabelled ones by ``softmax(1 - s)``, as in the public code). Where the
+      partner has no object nothing is pasted, where the released code pastes a random box. Pasted objects come as the pipeline has scaled
       them, not scaled a second time.
 
     Example, a config that trains it on one's own segmentor::
@@ -71,7 +71,7 @@ class AEL(SemiSupervisedSegmentor):
         consistency_weight: float = 1.0,
         threshold: float = 0.7,
         gamma: float = 1.0,
-        min_keep: float = 0.5,
+        min_keep: float = 0.2,
         weight_power: float = 2.0,
         bank_momentum: float = 0.999,
         paste_prob: float = 0.5,
@@ -122,7 +122,7 @@ class AEL(SemiSupervisedSegmentor):
         The images and data samples given stay as they are.
         """
         truth = true_labels(batch.samples)
-        pixels = class_pixels(truth, self.bank.class_rates(), self.paste_prob)
+        pixels = class_pixels(truth, self.bank.class_rates(power=0.5), self.paste_prob)
         samples = relabelled(batch.samples, mix(truth, pixels))
         return replace(batch, labelled=mix(batch.labelled, pixels), samples=samples)
 

@@ -50,10 +50,9 @@ class ELN(SemiSupervisedSegmentor):
     - The loss that ratios compare is the head's own, whatever it is; a cascade is compared by its first stage's
       copy.
     - The released contrast divides the logarithm of sums over all pairs by the number of pixels and all but
-      vanishes: its gradient was 1/1400 to 1/34000 of ours. In it the teacher gives the anchors, and its two terms
-      weigh 1 each. Here the student gives the anchors, and every pixel has its InfoNCE; one positive is drawn for
-      it, which gives the mean over all positives in expectation. ``contrast_weight`` brings it to the size of the
-      other losses.
+      vanishes. Here as there the teacher gives the anchors, and there is a term for either view of the student;
+      but every anchor has its InfoNCE. One positive is drawn for it, which gives the mean over all positives in
+      expectation. ``contrast_weight`` brings both to the size of the other losses; there they weigh 1.
     - The teacher is an average from the end of the warm-up on, not a copy made when phase 3 begins, and the
       student is not set back to the teacher at each epoch.
 
@@ -71,7 +70,7 @@ class ELN(SemiSupervisedSegmentor):
             as in the public code.
         threshold: A label is kept where ELN gives it at least this probability of being right; in (0, 1).
         consistency_weight: Weight of either view's cross-entropy with pseudo-labels.
-        contrast_weight: Weight of the contrast.
+        contrast_weight: Weight of either view's contrast.
         tau: Temperature of the contrast.
         num_crops: Crops a step in which pixels are contrasted with each other.
         crop_size: Their side, in pixels of the feature before the classifier.
@@ -195,13 +194,13 @@ class ELN(SemiSupervisedSegmentor):
         """
         with torch.no_grad(), self.teacher_tap:
             labels = self.pseudo_labels(batch)
-            keys = self.projector_teacher(self.teacher_tap.pop())
+            anchors = self.projector_teacher(self.teacher_tap.pop())
         weak, strong = logits.chunk(2)
         kept = labels != IGNORE
         return dict(
             loss_consistency_weak=self.consistency_weight * label_loss(weak, labels),
             loss_consistency_strong=self.consistency_weight * label_loss(strong, labels),
-            loss_contrast=self.contrast_weight * self.contrast(self.projector(feature), keys, labels),
+            loss_contrast=self.contrast_weight * self.contrast(anchors, self.projector(feature), labels),
             kept_share=kept.sum() / batch.valid.sum().clamp(min=1),
             foreground_share=(kept & (labels > 0)).sum() / kept.sum().clamp(min=1),
         )
@@ -220,12 +219,14 @@ class ELN(SemiSupervisedSegmentor):
     def contrast(self, anchors: Tensor, keys: Tensor, labels: Tensor) -> Tensor:
         """Mean over random crops of :func:`pixel_contrast` between the pixels of all images in the crop.
 
+        The terms of the student's two views are added.
+
         Args:
-            anchors: (2 U, d, h, w) projections of the student, weak views first.
-            keys: (U, d, h, w) projections of the teacher.
+            anchors: (U, d, h, w) projections of the teacher, no gradient.
+            keys: (2 U, d, h, w) projections of the student, weak views first.
             labels: (U, H, W) pseudo-labels, 255 on pixels that do not take part.
         """
-        height, width = keys.shape[2:]
+        height, width = anchors.shape[2:]
         labels = F.interpolate(labels[:, None].float(), size=(height, width), mode='nearest-exact')[:, 0].long()
         size = self.crop_size
         # All crops of a map that fits into one are that map.
@@ -234,9 +235,9 @@ class ELN(SemiSupervisedSegmentor):
         losses = []
         for top, left in zip(tops, lefts, strict=True):
             a, k, y = (x[..., top : top + size, left : left + size] for x in (anchors, keys, labels))
-            a, k = (x.float().movedim(1, -1).flatten(0, 2) for x in (a, k))
-            losses.append(pixel_contrast(a, torch.cat([y, y]).flatten(), k, y.flatten(), self.tau))
-        return torch.stack(losses).mean()
+            a, weak, strong = (x.float().movedim(1, -1).flatten(0, 2) for x in (a, *k.chunk(2)))
+            losses += [pixel_contrast(a, y.flatten(), view, y.flatten(), self.tau) for view in (weak, strong)]
+        return torch.stack(losses).sum() / count
 
     @property
     def self_training(self) -> bool:
@@ -276,7 +277,7 @@ def pixel_contrast(anchors: Tensor, anchor_labels: Tensor, keys: Tensor, key_lab
         tau: Temperature.
 
     Returns:
-        A scalar; 0, still connected to ``anchors``, where there are not two classes.
+        A scalar; 0, still connected to both, where there are not two classes.
     """
     losses = []
     for label in key_labels[key_labels != IGNORE].unique():
@@ -285,4 +286,4 @@ def pixel_contrast(anchors: Tensor, anchor_labels: Tensor, keys: Tensor, key_lab
         if len(own) and len(other):
             positives = same[torch.randint(len(same), (len(own),), device=same.device)]
             losses.append(info_nce(own, positives, other, tau).mean())
-    return torch.stack(losses).mean() if losses else 0 * anchors.sum()
+    return torch.stack(losses).mean() if losses else 0 * (anchors.sum() + keys.sum())

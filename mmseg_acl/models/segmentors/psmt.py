@@ -32,7 +32,7 @@ class PSMT(SemiSupervisedSegmentor):
 
     ``predict_on='teacher'`` is the mean of both, as the paper tests.
 
-    Defaults are those of the public code but for ``xi``. The public code's noise is practically none: with its xi of
+    Defaults are those of the public code but for the noise. The public code's noise is practically none: with its xi of
     1e-6 a float32 feature leaves nothing of the direction but rounding (see
     :class:`~mmseg_acl.models.semi.adversarial.AdversarialNoise`), and a constant in the normalisation shrinks the
     noise's length of 2 to .008. Ours is the paper's. Ours differs further in these points:
@@ -43,8 +43,8 @@ class PSMT(SemiSupervisedSegmentor):
       start in any case; what keeps the two apart for good is that they are updated in turn.
     - Noise is added to the features of unlabelled images alone, where there is a consistency to be disturbed; the
       public code adds it to those of labelled images too. It enters before the decode head, where the public code
-      has it after ASPP and the fusion with low-level features. Its length of 2 is the paper's; against a feature of
-      length 69, as MobileNetV2 has it on polyps, such noise does not disturb a prediction.
+      has it after ASPP and the fusion with low-level features. Its length is a tenth of the feature's, where the
+      paper has 2 for every network.
     - A CutMix partner is never the image itself, and every image draws a box size of its own. Boxes of the public
       code are clipped at the borders, so that they are .36 of the image on average; ours are .50.
     - The top-7 trick of the public code, which needs seven classes and is said there to bring no improvement, is

@@ -44,8 +44,7 @@ class U2PL(SemiSupervisedSegmentor):
       boxes of the images. The public code runs it again on the mixed strong views.
     - The projection is two 1x1 convolutions on the feature before the classifier, so that only sampled pixels of the
       student have to go through it; the public code has a head of 3x3 convolutions of its own.
-    - A box of CutMix is a quarter of the image on average, and each image draws its own; in the public code it is
-      half of the image, drawn once a batch. The student's view has strong colours, which the public code lacks.
+    - Each image draws a box of CutMix of its own; in the public code there is one a batch. The student's view has strong colours, which the public code lacks.
     - Padding and ignored pixels count nowhere, in percentiles and weights neither.
 
     On the laptop track the contrast weighs .1; here and in the public code it weighs 1.
@@ -73,7 +72,8 @@ class U2PL(SemiSupervisedSegmentor):
         channels: Channels of the projection, its hidden layer and its output.
         bank_size: Keys the bank holds, for all classes or for each; by default 50000 for class 0, the background, and
             30000 for others.
-        cutmix: Arguments of :class:`~mmseg_acl.models.semi.mixing.CutMix`.
+        cutmix: Changes of the arguments of :class:`~mmseg_acl.models.semi.mixing.CutMix`; by default a box is half of
+            the image.
         feature_stride: Stride at which pixels are contrasted; features are resized to it.
         **kwargs: See :class:`SemiSupervisedSegmentor`.
 
@@ -123,7 +123,7 @@ class U2PL(SemiSupervisedSegmentor):
         if bank_size is None:
             bank_size = [50000] + [30000] * (classes - 1)
         self.bank = MemoryBank(classes, bank_size, channels)
-        self.cutmix = CutMix(**dict(cutmix or {}, stride=feature_stride))
+        self.cutmix = CutMix(**dict(dict(area=(0.5, 0.5)), **(cutmix or {}), stride=feature_stride))
         self.total_iters, self.drop, self.ranks = total_iters, drop, (low, high)
         self.consistency_weight, self.contrast_weight = consistency_weight, contrast_weight
         self.anchor_threshold, self.tau = anchor_threshold, tau

@@ -56,10 +56,10 @@ class ConfidenceBank(nn.Module):
         mean = totals[0] / totals[1].clamp(min=1)
         self.confidence.copy_(torch.where(present, torch.lerp(mean, self.confidence, decay), self.confidence))
 
-    def class_rates(self) -> Tensor:
-        """Chance (C,) of each class to be chosen for pasting, ``softmax(1 - s)``; 0 for the background."""
+    def class_rates(self, power: float = 1.0) -> Tensor:
+        """Chance (C,) of each class to be chosen for pasting, ``softmax((1 - s)^power)``; 0 for the background."""
         rates = torch.zeros_like(self.confidence)
-        rates[1:] = (1 - self.confidence[1:]).softmax(dim=0)
+        rates[1:] = (1 - self.confidence[1:]).clamp(min=0).pow(power).softmax(dim=0)
         return rates
 
     def keep_rates(self, gamma: float, floor: float) -> Tensor:
