@@ -1,6 +1,7 @@
 """Training steps of every method on made-up frames, as numbers that can be compared: what must not change.
 
-``tests/data/golden_steps.json`` was written by this script, at first at commit 1a6be0e, before the models were tidied up::
+``tests/data/golden_steps.json`` was written by this script, at first at commit 1a6be0e, before the models were
+tidied up::
 
     PYTHONPATH=<tree> python tests/golden_steps.py tests/data/golden_steps.json
 

@@ -40,8 +40,8 @@ class AEL(SemiSupervisedSegmentor):
       leaves a third after 1200 steps. A class missing in a batch is not pulled to 0.
     - Both kinds of pasting take the partner within the batch and draw the class among those it has (of labelled
       images by ``softmax(sqrt(1 - s))``, of unlabelled ones by ``softmax(1 - s)``, as in the public code). Where the
-      partner has no object nothing is pasted, where the released code pastes a random box. Pasted objects come as the pipeline has scaled
-      them, not scaled a second time.
+      partner has no object nothing is pasted, where the released code pastes a random box. Pasted objects come as the
+      pipeline has scaled them, not scaled a second time.
 
     Example, a config that trains it on one's own segmentor::
 

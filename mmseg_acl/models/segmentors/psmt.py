@@ -32,10 +32,10 @@ class PSMT(SemiSupervisedSegmentor):
 
     ``predict_on='teacher'`` is the mean of both, as the paper tests.
 
-    Defaults are those of the public code but for the noise. The public code's noise is practically none: with its xi of
+    Defaults are those of the public code but for the noise. The public code's is practically none: with its xi of
     1e-6 a float32 feature leaves nothing of the direction but rounding (see
     :class:`~mmseg_acl.models.semi.adversarial.AdversarialNoise`), and a constant in the normalisation shrinks the
-    noise's length of 2 to .008. Ours is the paper's. Ours differs further in these points:
+    noise's length of 2 to .008. Ours follows the paper. Ours differs further in these points:
 
     - The paper trains three networks of their own during the warm-up. Here both teachers start as copies of the
       student at its end. The mean of networks that were initialised differently is none of them, so that a

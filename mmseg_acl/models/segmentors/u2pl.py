@@ -44,7 +44,8 @@ class U2PL(SemiSupervisedSegmentor):
       boxes of the images. The public code runs it again on the mixed strong views.
     - The projection is two 1x1 convolutions on the feature before the classifier, so that only sampled pixels of the
       student have to go through it; the public code has a head of 3x3 convolutions of its own.
-    - Each image draws a box of CutMix of its own; in the public code there is one a batch. The student's view has strong colours, which the public code lacks.
+    - Each image draws a box of CutMix of its own; in the public code there is one a batch. The student's view
+      has strong colours, which the public code lacks.
     - Padding and ignored pixels count nowhere, in percentiles and weights neither.
 
     On the laptop track the contrast weighs .1; here and in the public code it weighs 1.
