@@ -1,6 +1,6 @@
 """What had another name before: keys of configs, types, logged losses. One word a thing since then.
 
-Errors read it to name what a user of an older config means, and stored runs are migrated by it.
+Errors read it to name what a user of an older config means, and stored logs are migrated by it.
 """
 
 from __future__ import annotations
@@ -55,25 +55,15 @@ def with_new_names(value: Any) -> Any:
         value: Dicts, lists and tuples of anything. A key is renamed in a dict whose ``type``, a string, names the
             class that took it.
     """
-    return _translated(value, RENAMED_KEYS, RENAMED_TYPES)
-
-
-def with_old_names(value: Any) -> Any:
-    """The inverse of :func:`with_new_names`."""
-    keys = {kind: {new: old for old, new in renamed.items()} for kind, renamed in RENAMED_KEYS.items()}
-    return _translated(value, keys, {new: old for old, new in RENAMED_TYPES.items()})
-
-
-def _translated(value: Any, keys: dict[str, dict[str, str]], types: dict[str, str]) -> Any:
     if isinstance(value, dict):
         kind = value.get('type')
-        known = keys.get(kind, {}) if isinstance(kind, str) else {}
-        found = {known.get(key, key): _translated(inner, keys, types) for key, inner in value.items()}
+        known = RENAMED_KEYS.get(kind, {}) if isinstance(kind, str) else {}
+        found = {known.get(key, key): with_new_names(inner) for key, inner in value.items()}
         if isinstance(kind, str):
-            found['type'] = types.get(kind, kind)
+            found['type'] = RENAMED_TYPES.get(kind, kind)
         return found
     if isinstance(value, (list, tuple)):
-        return type(value)(_translated(inner, keys, types) for inner in value)
+        return type(value)(with_new_names(inner) for inner in value)
     return value
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from mmseg_acl.experiments.documents import BEGIN, END, make_table, update_document
+from mmseg_acl.numerics import NUMERICS
 
 ROOT = Path(__file__).parents[1]
 ARCHIVE = ROOT / 'results' / 'laptop' / 'archive'
@@ -104,6 +105,7 @@ def results(tmp_path):
             ]
         (folder / 'results.json').write_text(json.dumps(found))
         (folder / 'per_image.csv').write_text('\n'.join(lines) + '\n')
+        (folder / 'run.json').write_text(json.dumps(dict(hash='a', seed=0, numerics=NUMERICS)))
 
     write(tmp_path / 'plain_seed0', dict(kvasir=[60, 70], cvc300=[20]))
     write(tmp_path / 'plain_seed1', dict(kvasir=[62, 72], cvc300=[22]))
@@ -225,6 +227,20 @@ def test_what_is_wrong_is_told(table, change, message, results, tmp_path, monkey
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert page.read_text() == before
+
+
+def test_runs_of_another_version_of_the_steps_have_tables_of_their_own(results, tmp_path):
+    description = results(form='runs', tests=dict(Kvasir='kvasir'))
+    for seed in (0, 1):
+        (tmp_path / f'plain_seed{seed}' / 'run.json').unlink()  # as it was before there were versions
+    with pytest.raises(ValueError, match=f'plain_seed0 was trained by version 0 .* are of version {NUMERICS}'):
+        make_table(description, 'one')
+    content = yaml.safe_load(description.read_text())
+    description.write_text(yaml.safe_dump({**content, 'numerics': 0}))
+    with pytest.raises(ValueError, match=f'taught_seed0 was trained by version {NUMERICS} .* are of version 0'):
+        make_table(description, 'one')
+    description.write_text(yaml.safe_dump({**content, 'numerics': 0, 'runs': dict(Plain='plain_seed*')}))
+    assert len(make_table(description, 'one')) == 4
 
 
 def test_a_pattern_without_folders_and_a_folder_without_seed_are_told(results, tmp_path):

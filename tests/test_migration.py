@@ -1,4 +1,4 @@
-"""What runs of an earlier version left is brought to today's names, and nothing else is."""
+"""Logs of an earlier version are brought to today's names; runs of another version of the steps do not count."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from test_resolved_configs import stored
 
 from mmseg_acl.engine import load_config
 from mmseg_acl.experiments.grid import read_experiment
-from mmseg_acl.experiments.identity import fingerprint, former_fingerprints
-from mmseg_acl.experiments.migration import migrate, refuse_former_records
-from mmseg_acl.experiments.records import find_trained, read_record, recorded
+from mmseg_acl.experiments.identity import fingerprint
+from mmseg_acl.experiments.migration import migrate
+from mmseg_acl.experiments.records import find_trained, outdated, read_record, recorded, version_in, write_record
 from mmseg_acl.methods import BY_FOLDER, METHODS
+from mmseg_acl.numerics import NUMERICS
 from mmseg_acl.renamed import RENAMED_SCALARS
 
 ROOT = Path(__file__).parents[1]
@@ -34,75 +34,25 @@ def at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def former(**options: object) -> str:
-    """A hash that the config may have had up to 1a6be0e, and has not today."""
-    config = load_config(CONFIG, options={key.replace('__', '.'): value for key, value in options.items()})
-    return min(former_fingerprints(config) - {fingerprint(config)})
-
-
-def leave(folder: Path, digest: str, *options: str, config: str = CONFIG) -> Path:
-    """What a run leaves in the folder of results."""
+def leave(folder: Path, **record: object) -> Path:
+    """What a run left in the folder of results before training steps had a version."""
     folder.mkdir(parents=True)
-    record = dict(name='x', config=config, options=options, seed=3, hash=digest, torch='2', code='abc', state='done')
-    (folder / 'run.json').write_text(json.dumps(record))
+    usual = dict(name='x', config=CONFIG, options=[], seed=3, hash='0' * 16, torch='2', code='abc', state='done')
+    (folder / 'run.json').write_text(json.dumps({**usual, **record}))
     (folder / 'scalars.json').write_text(LINES)
     return folder
 
 
-@pytest.mark.parametrize(
-    ('name', 'digest'),
-    [
-        ('supervised/mbv2_kvasir_eighth.py', '9417b524bdddf167'),
-        ('cac/mbv2_kvasir_eighth.py', 'd16aa5a2338733cb'),
-        ('aclnet/mbv2_kvasir_eighth.py', '2ea23abd2a770a95'),
-        ('aclnet/ablation/mbv2_kvasir_eighth_row1.py', 'e8580095ee6ef6f4'),
-    ],
-)
-def test_hashes_of_1a6be0e_are_found_again(name, digest):
-    """The config as it resolved then, in today's words, and the hash that runs had on record."""
-    assert digest in former_fingerprints(Config(stored(name)))
-
-
-def test_a_record_gets_the_hash_of_the_same_config(tmp_path):
-    folder = leave(tmp_path / 'plain', former())
-    before = read_record(folder)
-    done = migrate(tmp_path)
-    now = fingerprint(load_config(CONFIG))
-    assert read_record(folder) == dict(before, hash=now)
-    assert done.rehashed == [folder] and not done.kept
-    again = migrate(tmp_path)
-    assert (again.rehashed, again.current, again.logs) == ([], 1, [])
-
-
-def test_options_of_a_record_are_renamed_too(tmp_path):
-    digest = former(model__affinity_weight=0.5, train_cfg__max_iters=600)
-    folder = leave(tmp_path / 'options', digest, 'model.lambda_aff=0.5', 'train_cfg.max_iters=600')
-    migrate(tmp_path)
-    record = read_record(folder)
-    assert record['options'] == ['model.affinity_weight=0.5', 'train_cfg.max_iters=600']
-    options = {'model.affinity_weight': 0.5, 'train_cfg.max_iters': 600}
-    assert record['hash'] == fingerprint(load_config(CONFIG, options=options))
-
-
-@pytest.mark.parametrize(
-    ('digest', 'config', 'message'),
-    [
-        ('0' * 16, CONFIG, 'mbv2_kvasir_eighth.py of today trains something else'),
-        (None, 'configs/aclnet/mbv2_kvasir_quarter.py', 'mbv2_kvasir_quarter.py of today trains something else'),
-        (None, 'configs/gone.py', 'no config at configs/gone.py'),
-    ],
-)
-def test_a_record_of_another_config_stays(digest, config, message, tmp_path):
-    folder = leave(tmp_path / 'other', digest or former(), config=config)
-    before = (folder / 'run.json').read_bytes()
-    done = migrate(tmp_path)
-    assert (folder / 'run.json').read_bytes() == before
-    assert message in done.kept[folder] and message in str(done)
+def tool(monkeypatch, *args) -> None:
+    monkeypatch.setattr(sys, 'argv', ['experiments.py', *map(str, args)])
+    runpy.run_path(str(ROOT / 'tools' / 'experiments.py'), run_name='__main__')
 
 
 def test_logs_have_new_names_and_their_very_numbers(tmp_path):
-    folder = leave(tmp_path / 'run', former())
-    migrate(tmp_path)
+    folder = leave(tmp_path / 'run')
+    before = (folder / 'run.json').read_bytes()
+    assert migrate(tmp_path).logs == [folder / 'scalars.json'] and migrate(tmp_path).logs == []
+    assert (folder / 'run.json').read_bytes() == before
     assert (
         (folder / 'scalars.json').read_text()
         == """\
@@ -129,58 +79,82 @@ def test_every_method_that_was_renamed_is_one_of_the_table():
     assert RENAMED_SCALARS.keys() <= {method.type for method in METHODS}
 
 
-def test_a_grid_does_not_begin_anew_what_an_earlier_version_has_done(tmp_path, monkeypatch, capsys):
-    leave(tmp_path / 'results' / 'x', former())
-    description = tmp_path / 'mine.yaml'
-    description.write_text(f'runs:\n  - {{config: {(ROOT / CONFIG).as_posix()}, seeds: 3}}\n')
-    run = read_experiment(description).runs
-    with pytest.raises(ValueError, match='x has the run .* migrate .*results brings all records up to date'):
-        refuse_former_records(run, [tmp_path / 'absent', tmp_path / 'results'])
-
-    def tool(*args):
-        monkeypatch.setattr(sys, 'argv', ['experiments.py', *map(str, args)])
-        runpy.run_path(str(ROOT / 'tools' / 'experiments.py'), run_name='__main__')
-
-    status = ('status', description, '--results', tmp_path / 'results', '--work-dir', tmp_path / 'work')
-    with pytest.raises(SystemExit, match='2'):
-        tool(*status)
-    assert 'under the hash of an earlier version' in capsys.readouterr().err
-    tool('migrate', tmp_path / 'results')
-    assert '1 records have their new hash' in capsys.readouterr().out
-    assert recorded(tmp_path / 'results').keys() == {run[0].key}
-    tool(*status)
-
-    with pytest.raises(SystemExit, match='2'):
-        tool('migrate', tmp_path / 'results', '--method', 'acl')
-    assert f'--method acl: there are {", ".join(BY_FOLDER)}' in capsys.readouterr().err
-    with pytest.raises(SystemExit, match='2'):
-        tool('migrate', tmp_path / 'absent')
-    assert 'absent, whose runs are to be migrated, is no folder' in capsys.readouterr().err
-
-
-def test_a_work_dir_of_an_earlier_version_is_reused(tmp_path, monkeypatch):
-    """The config that training left has old names, a hook that has gone, and says None of an auxiliary head."""
-    monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
-    description = tmp_path / 'mine.yaml'
-    description.write_text(f'runs:\n  - {{config: {(ROOT / CONFIG).as_posix()}, seeds: 0}}\n')
-    (run,) = read_experiment(description).runs
-    config = load_config(CONFIG)
-    model = config.model
-    for new, old in dict(consistency_weight='con', contrast_weight='tra').items():
-        model[f'lambda_{old}'] = model.pop(new)
-    model.segmentor.auxiliary_head = None
-    config.train_dataloader.collate_fn = dict(type='branch_collate')
-    config.custom_hooks.insert(0, dict(type='ChannelsLastHook'))
-    folder = tmp_path / 'old' / 'run'
-    folder.mkdir(parents=True)
-    config.dump(folder / 'mbv2_kvasir_eighth.py')
-    for name in ('iter_1200.pth', 'last_checkpoint'):
-        (folder / name).touch()
-    assert find_trained([tmp_path / 'old'], [run]) == {run.key: folder}
-
-
 def test_no_stored_log_has_an_old_name():
     old = {name for names in RENAMED_SCALARS.values() for name in names}
     for log in RESULTS.rglob('scalars.json'):
         found = {key for line in log.read_text().splitlines() for key in json.loads(line)}
         assert not found & old, log
+
+
+def test_migration_is_a_command_and_tells_what_is_wrong(tmp_path, monkeypatch, capsys):
+    leave(tmp_path / 'results' / 'x')
+    tool(monkeypatch, 'migrate', tmp_path / 'results')
+    assert '1 logs have new names' in capsys.readouterr().out
+    for arguments, message in (
+        ((tmp_path / 'results', '--method', 'acl'), f'--method acl: there are {", ".join(BY_FOLDER)}'),
+        ((tmp_path / 'absent',), 'absent, whose logs are to be migrated, is no folder'),
+    ):
+        with pytest.raises(SystemExit, match='2'):
+            tool(monkeypatch, 'migrate', *arguments)
+        assert message in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ versions of the training steps
+
+
+@pytest.fixture
+def description(tmp_path) -> Path:
+    """One run, with seed 3."""
+    file = tmp_path / 'mine.yaml'
+    file.write_text(f'runs:\n  - {{config: {(ROOT / CONFIG).as_posix()}, seeds: 3}}\n')
+    return file
+
+
+def test_a_run_counts_for_its_version_of_the_steps_alone(description, tmp_path, monkeypatch):
+    (run,) = read_experiment(description).runs
+    write_record(tmp_path, run)
+    assert read_record(tmp_path)['numerics'] == version_in(tmp_path) == NUMERICS
+    monkeypatch.setattr('mmseg_acl.engine.start.launch.NUMERICS', NUMERICS + 1)
+    (later,) = read_experiment(description).runs
+    assert later.hash != run.hash
+    assert version_in(leave(tmp_path / 'old')) == 0
+
+
+def test_what_trained_under_another_version_is_said_and_not_counted(description, tmp_path, monkeypatch, capsys):
+    (run,) = read_experiment(description).runs
+    results = tmp_path / 'results'
+    old, _, _ = leave(results / 'a'), leave(results / 'b', seed=4), leave(results / 'c', options=['x=1'])
+    assert outdated(results, [run]) == [old] and run.key not in recorded(results)
+    tool(monkeypatch, 'status', description, '--results', results, '--work-dir', tmp_path / 'work')
+    said = capsys.readouterr().out
+    assert '1 not begun' in said and f'1 of these runs, such as a, stand in {results} from another version' in said
+
+
+def test_only_what_this_version_has_trained_is_reused(description, tmp_path, monkeypatch):
+    monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
+    (run,) = read_experiment(description).runs
+    folder = tmp_path / 'trained' / 'run'
+    folder.mkdir(parents=True)
+    for name in ('iter_1200.pth', 'last_checkpoint'):
+        (folder / name).touch()
+    config = load_config(CONFIG, seed=3)
+    config.dump(folder / 'mine.py')
+    assert find_trained([tmp_path / 'trained'], [run]) == {run.key: folder}
+    config.pop('numerics')  # as training left it before
+    config.dump(folder / 'mine.py')
+    assert find_trained([tmp_path / 'trained'], [run]) == {}
+
+
+def test_a_config_that_training_left_is_trained_by_the_present_steps(tmp_path):
+    config = load_config(CONFIG)
+    digest = fingerprint(config)
+    config.numerics = NUMERICS - 1
+    config.dump(tmp_path / 'mine.py')
+    assert fingerprint(Config.fromfile(tmp_path / 'mine.py', import_custom_modules=False)) != digest
+    assert fingerprint(load_config(str(tmp_path / 'mine.py'))) == digest
+
+
+def test_archived_runs_are_of_version_0_and_all_others_of_the_present_one():
+    for record in RESULTS.rglob('run.json'):
+        expected = 0 if 'archive' in record.parts else NUMERICS
+        assert version_in(record.parent) == expected, record

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmseg_acl.engine import user_errors
 from mmseg_acl.experiments.documents import update_document
 from mmseg_acl.experiments.grid import read_experiment
-from mmseg_acl.experiments.migration import migrate, refuse_former_records
+from mmseg_acl.experiments.migration import migrate
 from mmseg_acl.experiments.runner import LOCAL, Settings, run_experiment, show_status
 from mmseg_acl.experiments.tables import write_tables
 
@@ -71,9 +71,9 @@ def parse_args() -> argparse.Namespace:
     tables.add_argument('--network', metavar='N', help='network to show (default: the teacher where there is one)')
     migration = commands.add_parser(
         'migrate',
-        help='bring the records and logs of an earlier version to the present names',
-        description='A run.json gets the present hash of its config if its own is the one that this very config had '
-        'at commit 1a6be0e or before; losses in scalars.json get their present names. Nothing else is touched.',
+        help='bring the logs of an earlier version to the present names',
+        description='Losses in scalars.json get the names that they have had since commit 1a6be0e. Nothing else is '
+        'touched.',
     )
     migration.add_argument('folder', type=Path, help='folder of results or of work dirs')
     migration.add_argument(
@@ -101,8 +101,6 @@ def main() -> None:
             return
         experiment = read_experiment(args.description)
         results = Path(args.results or Path('results') / experiment.name)
-        working = [Path(args.work_dir)] if 'work_dir' in args else []
-        refuse_former_records(experiment.distinct, [results, *working])
         if args.action == 'tables':
             for path in write_tables(experiment, results, Path(args.out or results), args.network):
                 print(f'written: {path}')

@@ -2,7 +2,8 @@
 
 A table is described in a YAML file beside the results, such as ``results/laptop/tables.yaml``. It has ``runs``, which
 gives names to patterns of folders, and ``tables``, by name. Each table has a ``form``, one of :data:`FORMS`, and what
-that form asks for. A document says where a table goes::
+that form asks for. ``numerics`` names the version of the training steps that all of the runs are of, where it is not
+the present one. A document says where a table goes::
 
     <!-- table methods of results/laptop/tables.yaml, written by make results -->
     <!-- end of table -->
@@ -22,7 +23,9 @@ import yaml
 
 from mmseg_acl.evaluation.result_files import METRICS, PROTOCOL, RESULTS, read_json, read_results, read_scores
 from mmseg_acl.experiments.comparison import compare
+from mmseg_acl.experiments.records import version_in
 from mmseg_acl.experiments.tables import Cell, add_scores, markdown_table, spread
+from mmseg_acl.numerics import NUMERICS
 
 BEGIN = re.compile(r'^<!-- table (\S+) of (\S+), written by make results -->$', re.M)
 END = '<!-- end of table -->'
@@ -40,11 +43,13 @@ class Description:
         path: The file.
         runs: Pattern of the folders of each name.
         tables: Description of each table.
+        numerics: Version of the training steps (:mod:`mmseg_acl.numerics`) that all runs are of.
     """
 
     path: Path
     runs: dict[str, str]
     tables: dict[str, dict[str, Any]]
+    numerics: int = NUMERICS
 
     @classmethod
     def read(cls, path: Path) -> Description:
@@ -60,21 +65,28 @@ class Description:
             content = yaml.safe_load(path.read_text(encoding='utf-8'))
         except yaml.YAMLError as error:
             raise ValueError(f'{path} is no YAML: {error}') from error
-        if not isinstance(content, dict) or set(content) != {'runs', 'tables'}:
-            raise ValueError(f'{path} must have the two keys runs and tables')
-        return cls(path, content['runs'], content['tables'])
+        if not isinstance(content, dict) or set(content) - {'numerics'} != {'runs', 'tables'}:
+            raise ValueError(f'{path} must have the two keys runs and tables, and may have numerics')
+        return cls(path, content['runs'], content['tables'], content.get('numerics', NUMERICS))
 
     def folders(self, name: str) -> list[Path]:
         """Folders of the runs of one name, a seed each, in order.
 
         Raises:
-            ValueError: No run has the name, or no folder fits its pattern.
+            ValueError: No run has the name, no folder fits its pattern, or another version trained it.
         """
         if name not in self.runs:
             raise ValueError(f'{self.path} has no runs {name!r}; there are {", ".join(self.runs)}')
         found = sorted(self.path.parent.glob(self.runs[name]))
         if not found:
             raise ValueError(f'{self.path}: no folder fits {self.runs[name]!r}, the pattern of {name!r}')
+        for folder in found:
+            if (version := version_in(folder)) != self.numerics:
+                raise ValueError(
+                    f'{self.path}: {folder} was trained by version {version} of the training steps, and these tables '
+                    f'are of version {self.numerics}: train it anew, or move it to a folder whose tables.yaml has '
+                    f'numerics: {version}'
+                )
         return found
 
     def cell(self, name: str, tests: str | list[str]) -> Cell:

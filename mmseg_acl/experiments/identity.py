@@ -13,7 +13,6 @@ from mmengine.config import Config
 
 from mmseg_acl.engine.start.config_checks import DISSOLVED_HOOKS
 from mmseg_acl.engine.start.weights import VARIABLE, resolve_weights
-from mmseg_acl.renamed import with_old_names
 
 PARTS = (
     'model',
@@ -26,6 +25,7 @@ PARTS = (
     'randomness',
     'model_wrapper_cfg',
     'sync_bn',
+    'numerics',
 )
 # How fast and from where data are read, and what is looked at on the way: the same weights come out.
 WITHOUT_EFFECT = {
@@ -56,30 +56,10 @@ def fingerprint(config: Config) -> str:
     not count; of a path only the last part does, or, of a list of images, its content. Weights count by their
     name, and as absent where ``MMSEG_ACL_WEIGHTS`` is ``none``.
 
-    The code is not part of it: a run's record names the commit.
+    Of the code only the version of the training steps is part of it (:mod:`mmseg_acl.numerics`); a run's record names
+    the commit.
     """
     return _digest(_parts(config))
-
-
-def former_fingerprints(config: Config) -> set[str]:
-    """The fingerprints that a config may have had up to commit 1a6be0e.
-
-    What was renamed since then bears its old name in them; a network without an auxiliary head may have said so by
-    ``None``, and ``ChannelsLastHook`` may have been among the hooks. A run recorded under one of them trained, to the
-    last setting, what ``config`` says.
-    """
-    parts = with_old_names(_parts(config))
-    hooks = [], [dict(type=hook) for hook in DISSOLVED_HOOKS]
-    models = [parts['model']]
-    network = parts['model'].get('segmentor', parts['model'])
-    if 'decode_head' in network and 'auxiliary_head' not in network:
-        without = dict(network, auxiliary_head=None)
-        models.append(without if network is parts['model'] else dict(parts['model'], segmentor=without))
-    return {
-        _digest(dict(parts, model=model, custom_hooks=[*first, *parts['custom_hooks']]))
-        for model in models
-        for first in hooks
-    }
 
 
 def _parts(config: Config) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.engine.start.resume import NUMBERED
 from mmseg_acl.evaluation.result_files import PER_IMAGE, RESULTS, is_number, read_json, read_scores
 from mmseg_acl.experiments.grid import Run
-from mmseg_acl.experiments.identity import fingerprint, former_fingerprints, with_resolved_weights
+from mmseg_acl.experiments.identity import fingerprint, with_resolved_weights
+from mmseg_acl.numerics import NUMERICS
 
 RECORD, SCALARS = 'run.json', 'scalars.json'
 TEST = 'test'
@@ -36,11 +37,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     record = read_json(file)
-    usual = dict(hash=None, seed=None, state='', seconds=0)
+    usual = dict(hash=None, seed=None, state='', seconds=0, numerics=0)
     found = {key: record.get(key, default) if isinstance(record, dict) else None for key, default in usual.items()}
     for key, value in found.items():
         sound = isinstance(value, str) if key in ('hash', 'state') else isinstance(value, (int, float))
-        if not sound or key in ('seed', 'seconds') and not is_number(value):
+        if not sound or key in ('seed', 'seconds', 'numerics') and not is_number(value):
             raise ValueError(f'{file} is no record of a run ({key} is {value!r}): remove it, or the whole folder')
     return record
 
@@ -54,6 +55,7 @@ def write_record(folder: Path, run: Run, **state: Any) -> None:
         options=list(run.options),
         seed=run.seed,
         hash=run.hash,
+        numerics=NUMERICS,
         torch=torch.__version__,
         code=get_git_hash(digits=7, fallback='unknown'),
         **state,
@@ -85,6 +87,24 @@ def recorded(root: Path) -> dict[tuple[str, int], Path]:
         record = _sound_record(file.parent)
         if record:
             found.setdefault((record['hash'], record['seed']), file.parent)
+    return found
+
+
+def version_in(folder: Path) -> int:
+    """Version of the training steps that made what lies in a folder; 0 where nothing says it."""
+    return (_sound_record(folder) or {}).get('numerics', 0)
+
+
+def outdated(root: Path, runs: Iterable[Run]) -> list[Path]:
+    """Folders below ``root`` with a run of the same config and seed, trained by another version of the steps."""
+    known = recorded(root)
+    asked = {(_portable_path(run.path), run.options, run.seed) for run in runs}
+    found = []
+    for folder in known.values():
+        record = _sound_record(folder)
+        run = record.get('config'), tuple(record.get('options', ())), record['seed']
+        if record.get('numerics', 0) != NUMERICS and run in asked:
+            found.append(folder)
     return found
 
 
@@ -122,13 +142,8 @@ def find_trained(roots: Iterable[Path], runs: Iterable[Run]) -> dict[tuple[str, 
 
 
 def _by_fingerprint(runs: Iterable[Run]) -> dict[tuple[str, int], Run]:
-    """Runs by what the config that training leaves may have as its fingerprint, also from earlier versions."""
-    found = {}
-    for run in runs:
-        config = with_resolved_weights(run.config)
-        for digest in {fingerprint(config), *former_fingerprints(config)}:
-            found[digest, run.seed] = run
-    return found
+    """Runs by the fingerprint of the config that training leaves."""
+    return {(fingerprint(with_resolved_weights(run.config)), run.seed): run for run in runs}
 
 
 def final_checkpoint(folder: Path, run: Run) -> Path | None:

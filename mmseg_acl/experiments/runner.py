@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,12 +30,14 @@ from mmseg_acl.experiments.records import (
     find_trained,
     folder_for,
     logged_iteration,
+    outdated,
     read_record,
     recorded,
     scored_sets,
     spent_seconds,
     write_record,
 )
+from mmseg_acl.numerics import NUMERICS
 
 LOCAL = '{python} {command}'
 PLACEHOLDERS = ('command', 'python', 'name', 'log', 'slot')
@@ -203,7 +205,19 @@ def show_status(experiment: Experiment, results: Path, work_root: Path) -> str:
         counts[state] = counts.get(state, 0) + 1
         scored = [name for name in experiment.test_sets if name in sets]
         table.add_row([run.name, state, f'{iteration} of {run.max_iters}', ' '.join(scored)])
-    return f'{table.get_string()}\n' + ', '.join(f'{count} {state}' for state, count in counts.items())
+    lines = [table.get_string(), ', '.join(f'{count} {state}' for state, count in counts.items())]
+    return '\n'.join([*lines, *_left_out(experiment, (results, work_root))])
+
+
+def _left_out(experiment: Experiment, roots: Iterable[Path]) -> list[str]:
+    """A line for each root with runs that another version of the training steps made."""
+    found = [(root, outdated(root, experiment.distinct)) for root in roots]
+    return [
+        f'{len(folders)} of these runs, such as {folders[0].name}, stand in {root} from another version of the '
+        f'training steps than {NUMERICS}, the present one: they stay as they are and do not count'
+        for root, folders in found
+        if folders
+    ]
 
 
 class _Runner:
@@ -278,6 +292,8 @@ class _Runner:
             f'{self.experiment.title}: {len(runs)} runs, {self.done} done, {len(self.waiting)} to do, '
             f'{settings.jobs} at a time, in {settings.work_root}'
         )
+        for line in _left_out(self.experiment, (settings.results, settings.work_root)):
+            _say(line)
 
     def _sets(self, run: Run) -> list[str]:
         present = present_sets(run.config)

@@ -250,7 +250,9 @@ def test_what_learns_later_has_a_zero_gradient_till_then(method, iteration):
     assert not [name for name, gradient in learning.items() if gradient is None]
     moved = {name.split('.')[0] for name, gradient in learning.items() if gradient.any()}
     if iteration == 0:
-        assert moved == {'cafd': {'segmentors', 'discriminator'}, 'cps': {'segmentors'}}.get(method, {'student'})
+        taught = dict.fromkeys(('aclnet_plus', 'supervised_plus'), {'student', 'affinity_head'})
+        others = {'cafd': {'segmentors', 'discriminator'}, 'cps': {'segmentors'}, **taught}
+        assert moved == others.get(method, {'student'})
 
 
 def test_processes_on_cpus_are_for_torchrun(monkeypatch):

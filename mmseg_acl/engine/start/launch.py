@@ -33,6 +33,7 @@ from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.errors import CheckpointError, DataError, RunError
 from mmseg_acl.models.one_channel import with_threshold
 from mmseg_acl.models.semi.wrapping import unwrapped
+from mmseg_acl.numerics import NUMERICS
 from mmseg_acl.renamed import instead_of_removed_file
 
 DEBUG = 'MMSEG_ACL_DEBUG'
@@ -125,6 +126,7 @@ def load_config(
         config.resume, config.load_from = True, None
     if config.get('model') is not None:
         config.model = with_threshold(config.model)
+    config.numerics = NUMERICS  # a run leaves it in its config, beside its checkpoints
     return config
 
 

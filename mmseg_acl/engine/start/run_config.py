@@ -6,8 +6,8 @@ from mmengine.config import Config
 
 from mmseg_acl.engine.start.config_checks import RUN_KEYS
 
-# What mmseg's own tools read of a config that a run has left.
-KEPT_FOR_TOOLS = {'tta_model', 'tta_pipeline'}
+# What is read of a config that a run has left: by mmseg's own tools, and by grids of experiments.
+KEPT = {'tta_model', 'tta_pipeline', 'numerics'}
 
 
 class RunConfig(Config):
@@ -22,7 +22,7 @@ class RunConfig(Config):
     @classmethod
     def of(cls, config: Config) -> RunConfig:
         """The part of ``config`` that a run reads."""
-        content = {key: value for key, value in config.to_dict().items() if key in RUN_KEYS | KEPT_FOR_TOOLS}
+        content = {key: value for key, value in config.to_dict().items() if key in RUN_KEYS | KEPT}
         return cls(content, cfg_text=config.text, filename=config.filename, env_variables=config.env_variables)
 
     @property
