@@ -31,7 +31,7 @@ setup(
     install_requires=[
         'filelock>=4.2',  # earlier ones leave a lock with the processes that a loader has forked
         'matplotlib>=3.7',
-        'numpy>=1.22',
+        'numpy>=1.24',
         'opencv-python>=4.5',
         'pillow>=9',
         'prettytable>=3',

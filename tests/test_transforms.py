@@ -264,6 +264,17 @@ def test_views_start_from_copies():
         Views()
 
 
+def test_views_share_their_maps_but_not_what_holds_them():
+    samples = Views(first=[], second=[])(MarkValid()(labelled_results()))['data_samples']
+    first, second = samples['first'], samples['second']
+    assert first.metainfo == second.metainfo and first.keys() == second.keys()
+    for key in ('gt_sem_seg', 'valid'):
+        assert first.get(key) is not second.get(key) and torch.equal(first.get(key).data, second.get(key).data)
+    flip = dict(type='RandomFlip', prob=1.0)
+    with pytest.raises(ValueError, match="view 'second' changes gt_seg_map.*before Views"):
+        Views(first=[], second=[flip])(MarkValid()(labelled_results()))
+
+
 def write_frame(root: Path, size: tuple[int, int]) -> dict:
     """A frame that is white exactly on its polyp: image and mask must move together."""
     mask = np.zeros(size, np.uint8)
@@ -298,6 +309,7 @@ def test_geometry_is_shared_by_image_maps_and_views(tmp_path, track):
             flips.add(sample.flip_direction)
             if view == 'unsup_weak':
                 strong = out['data_samples']['unsup_strong']
+                assert torch.equal(strong.hidden_sem_seg.data, sample.hidden_sem_seg.data)
                 assert torch.equal(strong.valid.data, sample.valid.data)
                 assert 'gt_sem_seg' not in strong and 'gt_sem_seg' not in sample
             for key in ('img_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip'):

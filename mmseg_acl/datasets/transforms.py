@@ -19,6 +19,7 @@ from mmengine.registry import FUNCTIONS
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs
 from mmseg.registry import TRANSFORMS
+from mmseg.structures import SegDataSample
 
 META_KEYS = (
     'img_path',
@@ -152,21 +153,34 @@ class Views(BaseTransform):
             `{'inputs': {view: uint8 tensor (3, H, W)}, 'data_samples': {view: SegDataSample}}`. The
             samples carry `gt_sem_seg` (labelled images only), `valid` (bool, (1, H, W)) and
             `hidden_sem_seg` where the pipeline has loaded or made these maps.
+
+        Raises:
+            ValueError: A step of a view flips, crops or otherwise changes the maps.
         """
-        packed = {'inputs': {}, 'data_samples': {}}
         image = _unmirrored(results['img'])
+        samples = self._samples(results)
+        packed = {'inputs': {}, 'data_samples': dict(zip(self.views, samples, strict=True))}
         for name, transforms in self.views.items():
-            # Colours touch the image alone, so the views can share the maps.
-            view = transforms(dict(results, img=image.copy()))
-            planes = _planes(view.pop('img'))
-            sample = self.pack(view)['data_samples']
-            if 'valid_map' in view:
-                sample.valid = _pixel_data(view['valid_map'] == 1)
-            if 'hidden_seg_map' in view:
-                sample.hidden_sem_seg = _pixel_data(view['hidden_seg_map'].astype(np.int64))
-            packed['inputs'][name] = planes
-            packed['data_samples'][name] = sample
+            view = transforms(dict(results, img=image.copy())) if transforms.transforms else dict(results, img=image)
+            for key in results.get('seg_fields', ()):
+                if view[key] is not results[key]:
+                    raise ValueError(
+                        f"a step of the view '{name}' changes {key}, which all views share: put what moves pixels "
+                        'before Views'
+                    )
+            packed['inputs'][name] = _planes(view['img'])
         return packed
+
+    def _samples(self, results: dict) -> list[SegDataSample]:
+        """The maps of an image, once for each view."""
+        sample = self.pack({key: value for key, value in results.items() if key != 'img'})['data_samples']
+        if 'valid_map' in results:
+            sample.valid = _pixel_data(results['valid_map'] == 1)
+        if 'hidden_seg_map' in results:
+            sample.hidden_sem_seg = _pixel_data(results['hidden_seg_map'].astype(np.int64))
+        # The views share the maps' numbers, not the objects that hold them, which padding a batch changes.
+        others = [{key: value.new() for key, value in sample.items()} for _ in range(len(self.views) - 1)]
+        return [sample, *(sample.new(**maps) for maps in others)]
 
 
 @FUNCTIONS.register_module()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmengine.dataset import Compose
 from mmseg.registry import TRANSFORMS
 
 from mmseg_acl.datasets.transforms import Views
@@ -44,7 +45,8 @@ class TwoCrops(BaseTransform):
         if stride < 1:
             raise ValueError(f'stride={stride} must be at least 1')
         self.crop_size, self.min_iou, self.stride = tuple(crop_size), min_iou, stride
-        self.pack = [Views(**{name: transforms}) for name in self.VIEWS]
+        self.transforms = Compose(transforms)
+        self.pack = [Views(**{name: []}) for name in self.VIEWS]
 
     def transform(self, results: dict) -> dict:
         """Cut and pack.
@@ -56,7 +58,7 @@ class TwoCrops(BaseTransform):
         """
         packed: dict = {'inputs': {}, 'data_samples': {}}
         for pack, corner in zip(self.pack, self._draw(results['img'].shape[:2]), strict=True):
-            view = pack(self._crop(results, corner))
+            view = pack(self.transforms(self._crop(results, corner)))
             for sample in view['data_samples'].values():
                 sample.set_metainfo(dict(crop_corner=corner))
             for key, values in view.items():
@@ -86,5 +88,5 @@ class TwoCrops(BaseTransform):
     def _crop(self, results: dict, corner: tuple[int, int]) -> dict:
         """The image and all its maps, cut at one corner."""
         area = tuple(slice(at, at + length) for at, length in zip(corner, self.crop_size, strict=True))
-        maps = {key: results[key][area] for key in ['img', *results.get('seg_fields', [])]}
+        maps = {key: results[key][area].copy() for key in ['img', *results.get('seg_fields', [])]}
         return dict(results, **maps, img_shape=self.crop_size)
