@@ -85,13 +85,13 @@ def evaluate_checkpoint(
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f"checkpoint '{checkpoint}' does not exist")
     PolypMetric(protocols)  # before the long part, so that an unknown protocol is found at once
-    if dataset_to_test(config) and not config.get('test_evaluator'):
-        raise ValueError(
-            f"{config.filename} has no test_evaluator: set it, such as test_evaluator=dict(type='PolypMetric')"
-        )
     init_default_scope(config.get('default_scope', 'mmseg'))
     if datasets is None and has_own_test_set(config):
         datasets = [OWN]
+    if OWN in (datasets or ()) and not config.get('test_evaluator'):
+        raise ValueError(
+            f"{config.filename} has no test_evaluator: set it, such as test_evaluator=dict(type='PolypMetric')"
+        )
     own_metric = OWN in (datasets or ()) and not _is_polyp_metric(config.test_evaluator)
     if save_maps and own_metric:
         raise ValueError(

@@ -68,8 +68,9 @@ def _predict(model: nn.Module, network: str, batch: dict) -> list:
         with predicting(unwrapped(model), network):
             return model.val_step(batch)
     except Exception as error:  # a model of the user's own, in a mode that training never has
+        several = ' (images of different sizes need val_dataloader.batch_size=1)' if len(batch['inputs']) > 1 else ''
         raise ValueError(
-            f'the model cannot predict the first batch of val_dataloader: {type(error).__name__}: {error}'
+            f'the model cannot predict the first batch of val_dataloader: {type(error).__name__}: {error}{several}'
         ) from error
 
 
