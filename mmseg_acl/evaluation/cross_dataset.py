@@ -167,8 +167,8 @@ def has_own_test_set(config: Config) -> bool:
     return folder not in lists or (dataset.get('ann_file') or '') not in ('', lists[folder])
 
 
-def load_model(config: Config, checkpoint: str) -> nn.Module:
-    """The model of a config with the weights of a checkpoint, in eval mode on the best device.
+def load_model(config: Config, checkpoint: str, device: str | None = None) -> nn.Module:
+    """The model of a config with the weights of a checkpoint, in eval mode on a device, by default the best there is.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -177,7 +177,7 @@ def load_model(config: Config, checkpoint: str) -> nn.Module:
     init_default_scope(config.get('default_scope', 'mmseg'))
     model = MODELS.build(config.model)
     load_model_weights(model, checkpoint)
-    return model.to(get_device()).eval()
+    return model.to(device or get_device()).eval()
 
 
 def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, DataLoader]:
