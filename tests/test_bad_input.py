@@ -13,6 +13,7 @@ import runpy
 import shutil
 import sys
 import unicodedata
+import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 from mmcv.transforms import BaseTransform
+from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from PIL import Image
 
@@ -30,6 +32,7 @@ from mmseg_acl.datasets import PolypDataset, write_synthetic
 from mmseg_acl.datasets.class_data import check_samples, labels_to_check
 from mmseg_acl.datasets.polyp import NUM_SHOWN_PROBLEMS, _NoFile
 from mmseg_acl.engine import build_runner, load_config, read_checkpoint, train, user_errors
+from mmseg_acl.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'tests' / 'configs'
@@ -198,6 +201,8 @@ class Case:
         config = load_config(
             path, work_dir=str(folder or self.work_dir), options=options, resume=resume, seed=seed, launcher=launcher
         )
+        # By default its second: two runs of one second would share a log, with its stream of the first one's test.
+        config.experiment_name = uuid.uuid4().hex
         return build_runner(config)
 
     def train(self, *args: str, **options: object) -> None:
@@ -1391,6 +1396,23 @@ def test_frames_without_a_polyp_are_a_test_set(case, capfd):
         assert scores['mDice'] == scores['mIoU'] == 100 - scores['false_alarms']
         assert 0 <= scores['false_area'] <= scores['false_alarms'] <= 100
     assert 'false_alarms' in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_mmsegs_own_loop_tells_no_score_of_masks_of_0_and_255(case):
+    """It knows of no check before a run."""
+    config = load_config(case.validated(), work_dir=str(case.work_dir))
+    config.experiment_name = uuid.uuid4().hex
+    runner = Runner.from_cfg(config)
+    with pytest.raises(
+        DataError, match='the masks of the images to score have no label but 0 and 255, which is ignored'
+    ):
+        runner.test()
+    case.class_numbers(3)
+    with pytest.raises(
+        DataError, match='the mask of .*0000.png has labels from 0 to 3, but the data set has 2 classes'
+    ):
+        runner.test()
 
 
 class AllWhite(BaseTransform):
