@@ -426,9 +426,9 @@ def test_the_loss_is_the_two_teachers_confident_labels_on_the_mixed_strong_view(
     ramp = (1 - math.cos(math.pi * 3 / 4)) / 2
     assert found['loss_consistency'].item() == pytest.approx(1.5 * ramp * total / kept, rel=1e-4)
     assert found['kept_share'].item() == pytest.approx(kept / count)
-    model.noise.epsilon = 1.0
+    model.noise.epsilon = 1.0  # it changes the loss by more than two ways to compute it differ
     assert losses(model, data, iteration=5)['loss_consistency'].item() != pytest.approx(
-        found['loss_consistency'].item(), rel=1e-2
+        found['loss_consistency'].item(), rel=1e-4
     )
 
 
