@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from steps import SIDE, batch, build, losses
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ from mmseg_acl.models.semi.length_floor import LengthFloor
 from mmseg_acl.models.semi.pseudo_label import hard_labels
 from mmseg_acl.models.semi.texture import fill_blank, is_blank, texture
 
+CONFIGS = Path(__file__).parents[1] / 'configs'
 IMAGES, CHANNELS, GRID = 3, 8, 6
 CASES = 500
 LIMIT = 10
@@ -349,6 +352,23 @@ def test_frames_without_texture_do_not_teach(kind, cutmix):
     found = losses(model, alone, iteration=4)
     assert found['loss_consistency'] <= 0.01 * whole['loss_consistency']
     assert found['reliable_share'] == 0
+
+
+def test_the_experiment_blackens_the_unlabelled_frames_alone():
+    plain, black = (
+        Config.fromfile(CONFIGS / f'aclnet_plus/{name}mbv2_kvasir_eighth.py') for name in ('', 'black_frames/')
+    )
+    load, blacken, *others = black.train_dataloader.dataset.unlabelled.pipeline
+    assert blacken == dict(type='BlackFrames', share=0.5)
+    black.train_dataloader.dataset.unlabelled.pipeline = [load, *others]
+    assert black.to_dict() == plain.to_dict()
+
+
+@pytest.mark.parametrize(
+    'path', sorted(CONFIGS.glob('aclnet*/*.py')), ids=lambda path: f'{path.parent.name}-{path.stem}'
+)
+def test_gradients_are_clipped_in_the_configs(path):
+    assert Config.fromfile(path).optim_wrapper.clip_grad == dict(max_norm=20)
 
 
 # ------------------------------------------------------------------ a map that is constant

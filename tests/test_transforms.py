@@ -15,6 +15,7 @@ from PIL import Image
 
 from mmseg_acl import datasets
 from mmseg_acl.datasets import (
+    BlackFrames,
     ColorJitter,
     LoadPolypMask,
     MarkValid,
@@ -218,6 +219,22 @@ def labelled_results() -> dict:
     )
 
 
+def test_a_share_of_the_frames_is_black_and_always_the_same_ones():
+    def black(share: float, folder: str = 'a') -> set[int]:
+        transform = BlackFrames(share)
+        frames = [dict(img=np.full((2, 2, 3), 9, np.uint8), img_path=f'{folder}/{i}.jpg') for i in range(400)]
+        found = [transform(frame)['img'] for frame in frames]
+        assert all((image == image[0, 0, 0]).all() for image in found)
+        return {i for i, image in enumerate(found) if not image.any()}
+
+    assert black(0.0) == set() and black(1.0) == set(range(400))
+    assert black(0.25) < black(0.5) and black(0.5, folder='b') == black(0.5)
+    assert abs(len(black(0.5)) - 200) < 30
+    for share in (-0.1, 1.5):
+        with pytest.raises(ValueError, match='share='):
+            BlackFrames(share)
+
+
 def test_masks_are_decoded_once(tmp_path, monkeypatch):
     path = str(tmp_path / 'mask.png')
     cv2.imwrite(path, 255 * square_mask())
@@ -356,6 +373,7 @@ def test_transforms_are_registered():
         'LoadPolypMask',
         'MarkValid',
         'PadFields',
+        'BlackFrames',
         'ColorJitter',
         'RandomGaussianBlur',
         'Views',

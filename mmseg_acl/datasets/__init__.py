@@ -15,6 +15,7 @@ from mmseg_acl.datasets.samplers import Draw, SourceRatioSampler
 from mmseg_acl.datasets.semi_supervised import SemiSupervisedDataset
 from mmseg_acl.datasets.synthetic import write_synthetic
 from mmseg_acl.datasets.transforms import (
+    BlackFrames,
     ColorJitter,
     MarkValid,
     PadFields,
@@ -26,6 +27,7 @@ from mmseg_acl.datasets.two_crops import TwoCrops
 from mmseg_acl.datasets.unlabelled_folder import UnlabelledFolder
 
 __all__ = [
+    'BlackFrames',
     'CVC300Dataset',
     'CVCClinicDBDataset',
     'CVCColonDBDataset',

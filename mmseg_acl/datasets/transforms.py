@@ -6,7 +6,9 @@ are aligned pixel by pixel.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import cv2
 import mmcv
@@ -128,6 +130,31 @@ class RandomGaussianBlur(BaseTransform):
         if np.random.rand() < self.prob:
             sigma = np.random.uniform(*self.sigma)
             results['img'] = cv2.GaussianBlur(results['img'], (0, 0), sigma)
+        return results
+
+
+@TRANSFORMS.register_module()
+class BlackFrames(BaseTransform):
+    """Make a share of the frames black, as those are that a camera takes before it is switched on.
+
+    It shows what such frames in a pool of unlabelled ones do to a method. The name of a frame decides, so that it is
+    the same ones in every epoch and on every machine.
+
+    Args:
+        share: Of the frames, in [0, 1].
+
+    Raises:
+        ValueError: A share out of range.
+    """
+
+    def __init__(self, share: float = 0.5) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f'share={share} must lie in [0, 1]')
+        self.share = share
+
+    def transform(self, results: dict) -> dict:
+        if zlib.crc32(Path(results['img_path']).name.encode()) < self.share * 2**32:
+            results['img'] = np.zeros_like(results['img'])
         return results
 
 
