@@ -13,6 +13,7 @@ import runpy
 import shutil
 import sys
 import unicodedata
+import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 from mmcv.transforms import BaseTransform
+from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from PIL import Image
 
@@ -30,6 +32,7 @@ from mmseg_acl.datasets import PolypDataset, write_synthetic
 from mmseg_acl.datasets.class_data import check_samples, labels_to_check
 from mmseg_acl.datasets.polyp import NUM_SHOWN_PROBLEMS, _NoFile
 from mmseg_acl.engine import build_runner, load_config, read_checkpoint, train, user_errors
+from mmseg_acl.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'tests' / 'configs'
@@ -83,6 +86,12 @@ class Case:
         if palette is not None:
             mask.putpalette(palette)
         mask.save(self.mask)
+
+    def enlarge(self, part: str, name: str) -> None:
+        """Save an image and its mask in twice the size."""
+        for path in self.root.glob(f'Synthetic/{part}/*/{name}.png'):
+            image = Image.open(path)
+            image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
 
     def turn(self, path: Path, orientation: int) -> Path:
         """A JPEG whose EXIF orientation turns it back to what it was: the pixels are stored turned."""
@@ -192,6 +201,8 @@ class Case:
         config = load_config(
             path, work_dir=str(folder or self.work_dir), options=options, resume=resume, seed=seed, launcher=launcher
         )
+        # By default its second: two runs of one second would share a log, with its stream of the first one's test.
+        config.experiment_name = uuid.uuid4().hex
         return build_runner(config)
 
     def train(self, *args: str, **options: object) -> None:
@@ -723,7 +734,106 @@ OPTIONS = [
     ),
 ]
 
+SECTIONS = [
+    *(
+        Row(
+            f'{path} that is {value!r}',
+            lambda c, p=path, v=value: c.build(c.config(f'{p} = {v!r}')),
+            f'{path} is {value!r}; it must',
+        )
+        for path, value in (
+            ('model', 3),
+            ('train_dataloader', 'abc'),
+            ('val_dataloader', 3),
+            ('train_cfg', 5),
+            ('optim_wrapper', 'SGD'),
+            ('randomness', 5),
+            ('default_hooks', 3),
+            ('load_from', 5),
+            ('param_scheduler', 'poly'),
+            ('val_evaluator', 'PolypMetric'),
+        )
+    ),
+    Row(
+        'optimizer as a word',
+        lambda c: c.build(optim_wrapper__optimizer='SGD'),
+        "optim_wrapper.optimizer is 'SGD'; it must be a dict, such as",
+    ),
+    Row(
+        'sampler as a number',
+        lambda c: c.build(train_dataloader__sampler=3),
+        'train_dataloader.sampler is 3; it must be a dict',
+    ),
+    Row(
+        'hooks that are numbers',
+        lambda c: c.build(c.config('custom_hooks = [3]')),
+        r'custom_hooks\[0\] is 3; it must be a dict',
+    ),
+    Row(
+        'hook as a word',
+        lambda c: c.build(default_hooks__logger='LoggerHook'),
+        "default_hooks.logger is 'LoggerHook'; it must be",
+    ),
+    Row(
+        'log level that is none',
+        lambda c: c.build(log_level='LOUD'),
+        "log_level is 'LOUD'; allowed are CRITICAL, ERROR, WARNING, INFO",
+    ),
+    Row(
+        'misspelt argument of clipping',
+        lambda c: c.build(optim_wrapper__clip_grad__max_nrom=1),
+        "clip_grad sets 'max_nrom', which is not read. Did you mean 'max_norm'?",
+    ),
+    Row(
+        'epochs of an endless sampler',
+        lambda c: c.build(c.config("train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=2)")),
+        'train_cfg asks for epochs .* SourceRatioSampler, which never ends',
+    ),
+    Row(
+        'sliding without a window',
+        lambda c: c.build(model__segmentor__test_cfg__mode='slide'),
+        "model.segmentor.test_cfg.mode is 'slide', which needs crop_size and stride.*crop_size is None",
+    ),
+]
+
+VALIDATION = [
+    Row(
+        'best checkpoint by a score that nothing gives',
+        lambda c: c.build(default_hooks__checkpoint__save_best='mDice'),
+        "save_best of the checkpoint hook is 'mDice', which no validation of this run gives. "
+        'There are student/mDice, student/mIoU.* teacher/mDice',
+    ),
+    Row(
+        'early stopping by a score that nothing gives',
+        lambda c: c.build(c.config("custom_hooks = [dict(type='EarlyStoppingHook', monitor='mDice')]")),
+        "monitor of the early stopping hook is 'mDice', which no validation of this run gives",
+    ),
+    Row(
+        'batches of mixed sizes to validate on',
+        lambda c: then(
+            c.enlarge('test', '0001'),
+            c.build(c.config(f'val_dataloader = dict(batch_size=2, dataset=dict(pipeline={[*LOAD, PACK]}))')),
+        ),
+        r'the model cannot predict the first batch .* \(images of different sizes need val_dataloader.batch_size=1\)',
+    ),
+    Row(
+        'mode of prediction that there is none of',
+        lambda c: c.build(model__segmentor__test_cfg__mode='hole'),
+        'the model cannot predict the first batch of val_dataloader: .*hole',
+    ),
+]
+
 NUMBERS = [
+    Row(
+        'endless iterations',
+        lambda c: c.build(train_cfg__max_iters=float('inf')),
+        'train_cfg.max_iters is inf; it must be a whole',
+    ),
+    Row(
+        'validation that begins with a word',
+        lambda c: c.build(train_cfg__val_begin='x'),
+        "train_cfg.val_begin is 'x'; it must be a whole",
+    ),
     Row('negative seed', lambda c: c.build(seed=-1), 'randomness.seed is -1; it must be a whole number from 0'),
     Row('seed that is a word', lambda c: c.build(randomness__seed='one'), "randomness.seed is 'one'"),
     Row('no iterations', lambda c: c.build(train_cfg__max_iters=0), 'train_cfg.max_iters is 0; .* at least 1'),
@@ -772,7 +882,7 @@ PARTS = [
     Row(
         'head that does not fit its backbone',
         lambda c: c.train(model__segmentor__decode_head__in_channels=7),
-        'failed before its first step was done: RuntimeError: .*7',
+        'the model cannot predict the first batch of val_dataloader: RuntimeError: .*7',
     ),
     Row(
         'semi-supervised method on the supervised loader',
@@ -1026,7 +1136,44 @@ WORK_DIRS = [
     ),
 ]
 
+# Tools that test, on a config that does not say what on.
+UNTESTED = [
+    Row(
+        f'config without test_dataloader to {tool}',
+        lambda c, t=tool, a=arguments: c.tool(
+            t, *a(c.config('test_dataloader = None', 'aclnet'), c.checkpoint('aclnet'))
+        ),
+        'mine.py has no test_dataloader.dataset, which says how images are read',
+    )
+    for tool, arguments in (
+        ('test.py', lambda *run: run),
+        ('label_quality.py', lambda *run: run),
+        ('shifts.py', lambda *run: run),
+        ('visualize.py', lambda config, checkpoint: ('tsne', f'{config}:{checkpoint}')),
+    )
+]
+
 GRIDS = [
+    *(
+        Row(
+            f'description in which {text}',
+            lambda c, t=text: c.tool(
+                'experiments.py', 'status', c.write('grid.yaml', t.replace('CONFIG', str(CONFIGS / 'supervised.py')))
+            ),
+            message,
+        )
+        for text, message in (
+            ('runs: 3', 'has no runs: it needs a list'),
+            ('{title: 3, runs: [config: CONFIG]}', 'title is 3; it must be a text'),
+            ('{tables: all, runs: [config: CONFIG]}', "tables is 'all'; it must be a list of tables"),
+            ('runs: [config: 3]', 'config is 3; it must be a text'),
+            ('runs: [{config: CONFIG, label: [a]}]', r"label is \['a'\]; it must be a text"),
+            ('runs: [{config: CONFIG, seeds: first}]', "seeds is 'first'; it must be a list of whole numbers"),
+            ('runs: [{config: CONFIG, options: 3}]', 'must be a list of KEY=VALUE'),
+            ('runs: [{config: CONFIG, data: {a: 1}}]', 'the axis data is .*; it must be a text or number'),
+            ('{test_sets: 5, runs: [config: CONFIG]}', r'test_sets is \[5\]; allowed are kvasir'),
+        )
+    ),
     Row(
         'table whose name leads out of the results folder',
         lambda c: c.tool(
@@ -1045,7 +1192,19 @@ GRIDS = [
 ]
 
 QUICK = [*LISTS, *FILES, *CLASS_DATA]
-BUILDING = [*SCORED_DATA, *CONFIG_FILES, *OPTIONS, *NUMBERS, *PARTS, *CHECKPOINTS, *WORK_DIRS, *GRIDS]
+BUILDING = [
+    *SCORED_DATA,
+    *CONFIG_FILES,
+    *SECTIONS,
+    *VALIDATION,
+    *OPTIONS,
+    *NUMBERS,
+    *PARTS,
+    *CHECKPOINTS,
+    *WORK_DIRS,
+    *UNTESTED,
+    *GRIDS,
+]
 ROWS = [*QUICK, *BUILDING]
 
 
@@ -1237,6 +1396,23 @@ def test_frames_without_a_polyp_are_a_test_set(case, capfd):
         assert scores['mDice'] == scores['mIoU'] == 100 - scores['false_alarms']
         assert 0 <= scores['false_area'] <= scores['false_alarms'] <= 100
     assert 'false_alarms' in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_mmsegs_own_loop_tells_no_score_of_masks_of_0_and_255(case):
+    """It knows of no check before a run."""
+    config = load_config(case.validated(), work_dir=str(case.work_dir))
+    config.experiment_name = uuid.uuid4().hex
+    runner = Runner.from_cfg(config)
+    with pytest.raises(
+        DataError, match='the masks of the images to score have no label but 0 and 255, which is ignored'
+    ):
+        runner.test()
+    case.class_numbers(3)
+    with pytest.raises(
+        DataError, match='the mask of .*0000.png has labels from 0 to 3, but the data set has 2 classes'
+    ):
+        runner.test()
 
 
 class AllWhite(BaseTransform):

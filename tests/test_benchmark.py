@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / 'tools'))
 
 import benchmark_speed  # noqa: E402
 
-from mmseg_acl.benchmarks import affinity, measure, methods, scoring, step  # noqa: E402
+from mmseg_acl.benchmarks import affinity, measure, methods, scoring, startup, step  # noqa: E402
 
 
 def allocate(mebibytes: int) -> Callable[[], Tensor]:
@@ -46,6 +46,13 @@ def test_a_part_is_measured_and_written(tmp_path, monkeypatch, capsys):
     assert content['rows'][0]['difference'] < 1e-12
     assert content['title'] in (tmp_path / 'scoring.md').read_text()
     assert content['title'] in capsys.readouterr().out
+
+
+def test_the_start_is_measured_for_every_kind_of_source(monkeypatch):
+    monkeypatch.setattr(startup, 'SIZES', (3, 6))
+    report = startup.run(1)
+    assert [row['images'] for row in report.rows] == [3, 6] * 5
+    assert {row['to 3 images'] for row in report.rows if row['images'] == 3} == {1}
 
 
 def test_a_step_needs_two_images(tmp_path, capsys):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from mmseg_acl.benchmarks import affinity, loading, methods, refinement, scoring, step
+from mmseg_acl.benchmarks import affinity, loading, methods, refinement, scoring, startup, step
 from mmseg_acl.benchmarks.measure import SkipPart, write
 
 PARTS = {
@@ -26,6 +26,7 @@ PARTS = {
     'methods': methods.run,
     'scoring': scoring.run,
     'loading': loading.run,
+    'startup': startup.run,
 }
 
 

@@ -88,6 +88,10 @@ def evaluate_checkpoint(
     init_default_scope(config.get('default_scope', 'mmseg'))
     if datasets is None and has_own_test_set(config):
         datasets = [OWN]
+    if OWN in (datasets or ()) and not config.get('test_evaluator'):
+        raise ValueError(
+            f"{config.filename} has no test_evaluator: set it, such as test_evaluator=dict(type='PolypMetric')"
+        )
     own_metric = OWN in (datasets or ()) and not _is_polyp_metric(config.test_evaluator)
     if save_maps and own_metric:
         raise ValueError(
@@ -126,6 +130,21 @@ def evaluate_checkpoint(
     return results
 
 
+def dataset_to_test(config: Config) -> dict:
+    """The config's data set to test on, which says how images are read.
+
+    Raises:
+        ValueError: There is none.
+    """
+    dataset = (config.get('test_dataloader') or {}).get('dataset')
+    if not isinstance(dataset, dict):
+        raise ValueError(
+            f'{config.filename} has no test_dataloader.dataset, which says how images are read: set test_dataloader, '
+            'or let it be val_dataloader'
+        )
+    return dataset
+
+
 def present_sets(config: Config) -> list[str]:
     """Names from ``TEST_SETS`` whose folders lie under the data root."""
     root = _data_root(config)
@@ -137,7 +156,7 @@ def has_own_test_set(config: Config) -> bool:
 
     Another list of known sets, as of a split of one's own, makes it one's own.
     """
-    dataset = config.test_dataloader.dataset
+    dataset = dataset_to_test(config)
     cls = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
     if not (isinstance(cls, type) and issubclass(cls, PolypDataset)):
         return True
@@ -148,8 +167,8 @@ def has_own_test_set(config: Config) -> bool:
     return folder not in lists or (dataset.get('ann_file') or '') not in ('', lists[folder])
 
 
-def load_model(config: Config, checkpoint: str) -> nn.Module:
-    """The model of a config with the weights of a checkpoint, in eval mode on the best device.
+def load_model(config: Config, checkpoint: str, device: str | None = None) -> nn.Module:
+    """The model of a config with the weights of a checkpoint, in eval mode on a device, by default the best there is.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -158,7 +177,7 @@ def load_model(config: Config, checkpoint: str) -> nn.Module:
     init_default_scope(config.get('default_scope', 'mmseg'))
     model = MODELS.build(config.model)
     load_model_weights(model, checkpoint)
-    return model.to(get_device()).eval()
+    return model.to(device or get_device()).eval()
 
 
 def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, DataLoader]:
@@ -169,7 +188,7 @@ def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, Data
         ValueError: A name is unknown, or no set is present.
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
-    dataset = config.test_dataloader.dataset
+    dataset = dataset_to_test(config)
     if 'pipeline' not in dataset and names != [OWN]:
         raise ValueError(
             'test_dataloader.dataset has no pipeline of its own '
@@ -238,7 +257,7 @@ def format_table(results: Results, counts: dict[str, int], protocol: str) -> str
 
 
 def _data_root(config: Config) -> Path:
-    return Path(config.test_dataloader.dataset.get('data_root') or default_data_root())
+    return Path(dataset_to_test(config).get('data_root') or default_data_root())
 
 
 def _is_polyp_metric(evaluator: dict | list[dict]) -> bool:

@@ -11,6 +11,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from torch import Tensor, nn
 
+from mmseg_acl.evaluation.cross_dataset import dataset_to_test
+
 
 def add_arguments(parser: argparse.ArgumentParser, config: str, results: str) -> None:
     """Give ``parser`` what every tool takes that measures a checkpoint on labelled images.
@@ -43,9 +45,10 @@ def labelled_images(config: Config, model: nn.Module, ann_file: str) -> Iterator
         FileNotFoundError, ValueError: The list or an image is missing or does not fit.
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
-    pipeline = [step for step in config.test_dataloader.dataset.pipeline if step['type'] != 'LoadPolypMask']
+    found = dataset_to_test(config)
+    pipeline = [step for step in found.pipeline if step['type'] != 'LoadPolypMask']
     pipeline.insert(1, dict(type='LoadPolypMask'))  # before the resize, which then takes it along
-    dataset = DATASETS.build(dict(config.test_dataloader.dataset, ann_file=ann_file, pipeline=pipeline))
+    dataset = DATASETS.build(dict(found, ann_file=ann_file, pipeline=pipeline))
     for index in range(len(dataset)):
         batch = model.data_preprocessor(pseudo_collate([dataset[index]]), False)
         yield batch['inputs'], batch['data_samples'][0].gt_sem_seg.data

@@ -89,6 +89,8 @@ class PolypMetric(BaseMetric):
         ImportError: If ``'pranet'`` is asked for and pysodmetrics is not installed.
     """
 
+    # Scores that hang on the images: whether there are any with a polyp, and any without.
+    CONDITIONAL = ('missed', 'false_alarms', 'false_area')
     # Not None, which mmengine would take as forgotten.
     default_prefix = ''
 

@@ -105,9 +105,12 @@ def read_experiment(path: str | Path) -> Experiment:
         content = yaml.safe_load(file.read_text(encoding='utf-8'))
     except yaml.YAMLError as error:
         raise ValueError(f'{path} is no YAML: {error}') from error
-    if not isinstance(content, dict) or not content.get('runs'):
+    if not isinstance(content, dict) or not content.get('runs') or not isinstance(content['runs'], list):
         raise ValueError(f'{path} has no runs: it needs a list of entries, such as - config: ../aclnet/x.py')
     _only(content, DESCRIPTION_KEYS, str(path))
+    for key, kind, words in (('title', str, 'a text'), ('tables', list, 'a list of tables')):
+        if not isinstance(content.get(key, kind()), kind):
+            raise ValueError(f'{path}: {key} is {content[key]!r}; it must be {words}')
     test_sets = _list(content.get('test_sets', list(TEST_SETS)))
     protocols = _list(content.get('protocols', ['image']))
     for key, found, allowed in (('test_sets', test_sets, TEST_SETS), ('protocols', protocols, PROTOCOLS)):
@@ -127,6 +130,12 @@ def _expand(entry: dict, file: Path, seeds: list[int], configs: dict[tuple, tupl
     """The runs of one entry; ``configs`` keeps what was read."""
     if not isinstance(entry, dict) or 'config' not in entry:
         raise ValueError(f'{file}: the entry {entry!r} of runs has no config')
+    for key in ('config', 'label'):
+        if not isinstance(entry.get(key, ''), str):
+            raise ValueError(f'{file}: {key} is {entry[key]!r}; it must be a text')
+    for key, value in entry.items():
+        if key not in ENTRY_KEYS and any(not isinstance(part, (str, int, float)) for part in _list(value)):
+            raise ValueError(f'{file}: the axis {key} is {value!r}; it must be a text or number, or a list of them')
     options = tuple(_list(entry.get('options', [])))
     if any(not isinstance(option, str) or '=' not in option for option in options):
         raise ValueError(f'{file}: options is {list(options)}; it must be a list of KEY=VALUE')

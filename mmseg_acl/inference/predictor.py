@@ -12,7 +12,6 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
@@ -87,7 +86,7 @@ class Predictor:
         config = load_config(str(self.run.config))
         init_default_scope(config.get('default_scope', 'mmseg'))
         self.pipeline = _pipeline_of_frames(config)
-        self.model = load_model(config, str(self.run.checkpoint)).to(device or get_device())
+        self.model = load_model(config, str(self.run.checkpoint), device)
         networks = networks_of(self.model)
         default = self.model.predict_on if is_semi_supervised(self.model) else next(iter(networks))
         self.network = network or default

@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.inference.predictor import Prediction, Predictor
 from mmseg_acl.inference.sources import Frame, Source
+from mmseg_acl.visualization.pictures import MORE_CLASSES, YELLOW, draw_labels
 
 MASKS, OVERLAYS, PROBABILITIES = 'masks', 'overlays', 'probabilities'
 TABLE, RECORD = 'predictions.csv', 'predictor.json'
@@ -123,8 +125,6 @@ def predict_into(
 
 def draw(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The frame (H, W, 3), BGR, with the predicted classes as tints and outlines."""
-    from mmseg_acl.visualization.pictures import YELLOW, draw_labels  # only where something is drawn
-
     return draw_labels(image, labels, YELLOW)
 
 
@@ -201,10 +201,6 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _palette_png(labels: np.ndarray) -> bytes:
     """Class numbers with a colour each."""
-    from PIL import Image
-
-    from mmseg_acl.visualization.pictures import MORE_CLASSES, YELLOW
-
     colors = [(0, 0, 0), *(color[::-1] for color in (YELLOW, *MORE_CLASSES))]
     palette = [colors[0], *(colors[1 + label % (len(colors) - 1)] for label in range(255))]
     image = Image.fromarray(labels, mode='P')

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities
+from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, one_hot, probabilities
 
 # Bounds the cost of a pair that the affinity is sure of, and wrong.
 _SURE = 1e-6
@@ -62,9 +62,9 @@ class PolypDiceLoss(nn.Module):
         """
         prob = probabilities(pred)
         valid = target != ignore_index
-        one_hot = F.one_hot(target.where(valid, 0), prob.shape[1]).movedim(-1, 1)
+        true = F.one_hot(target.where(valid, 0), prob.shape[1]).movedim(-1, 1)
         weight = valid.to(prob) if weight is None else valid * weight
-        return self.loss_weight * soft_dice_loss(prob, one_hot.to(prob), weight, self.smooth)
+        return self.loss_weight * soft_dice_loss(prob, true.to(prob), weight, self.smooth)
 
 
 def no_loss(*modules: nn.Module) -> Tensor | int:
@@ -142,9 +142,8 @@ def confident_loss(
     labels = hard_labels(prob, valid, threshold)
     if criterion == 'cross_entropy':
         return pixel_cross_entropy(logits.float(), labels).sum() / valid.sum().clamp(min=1)
-    kept = labels != IGNORE
-    one_hot = F.one_hot(labels.where(kept, 0), prob.shape[1]).movedim(-1, 1).to(prob)
-    return soft_dice_loss(probabilities(logits), one_hot, kept.to(prob))
+    target = one_hot(labels, prob.shape[1]).to(prob)
+    return soft_dice_loss(probabilities(logits), target, (labels != IGNORE).to(prob))
 
 
 def affinity_loss(affinity: Tensor, members: Tensor) -> Tensor:

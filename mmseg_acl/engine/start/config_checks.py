@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import OPTIMIZERS
 
+from mmseg_acl.engine.start.section_types import check_section_types
 from mmseg_acl.renamed import renamed_parts
 
 # What the runner takes, and what is read of the config beside it.
@@ -28,6 +29,7 @@ RUN_KEYS = (set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
 NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 # Settings that are looked up one by one, so that a misspelt one would go unnoticed; others become arguments.
 LOOKED_UP = {
+    'clip_grad': {'clip_value', 'error_if_nonfinite', 'foreach', 'max_norm', 'norm_type', 'type'},
     'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
     'test_cfg': {'crop_size', 'mode', 'stride', 'type'},
     'paramwise_cfg': {
@@ -44,6 +46,8 @@ LOOKED_UP = {
 RANK_OF = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
 START_WITH = {'pytorch': 'torchrun (tools/dist_train.sh)', 'slurm': 'srun (tools/slurm_train.sh)', 'mpi': 'mpirun'}
 ALIKE = 0.85
+# Samplers that start anew for ever.
+ENDLESS = ('SourceRatioSampler', 'InfiniteSampler')
 # Hooks of older configs, and what has done their work since.
 DISSOLVED_HOOKS = {'ChannelsLastHook': 'every run keeps its weights in channels-last order'}
 
@@ -74,6 +78,7 @@ def check_config(config: Config) -> None:
         ValueError, TypeError: A key is missing, misspelt or has another name now, or a number is none that a run
             can have.
     """
+    check_section_types(config)
     for renamed in renamed_parts({key: value for key, value in config.items() if key in RUN_KEYS}):
         raise ValueError(renamed)
     missing = [key for key in NEEDED if config.get(key) is None]
@@ -100,6 +105,8 @@ def check_config(config: Config) -> None:
             raise ValueError(f'default_hooks sets {name!r}, which has no type{did_you_mean(name, others)}')
     _check_optimizers(config.optim_wrapper)
     _check_numbers(config)
+    _check_loop(config)
+    _check_sliding(config)
     launcher = config.get('launcher', 'none')
     variable = RANK_OF.get(launcher)
     if variable and variable not in os.environ:
@@ -152,13 +159,14 @@ def _check_numbers(config: Config) -> None:
         ('max_iters', 'train_cfg', 1),
         ('max_epochs', 'train_cfg', 1),
         ('val_interval', 'train_cfg', 1),
+        ('val_begin', 'train_cfg', 0),
         ('batch_size', 'train_dataloader', 1),
         ('batch_size', 'val_dataloader', 1),
         ('num_workers', 'train_dataloader', 0),
         ('num_workers', 'val_dataloader', 0),
     ):
         value = (config.get(section) or {}).get(name)
-        if value is not None and (not isinstance(value, (int, float)) or value != int(value) or value < least):
+        if value is not None and not (isinstance(value, (int, float)) and value >= least and value % 1 == 0):
             raise ValueError(f'{section}.{name} is {value!r}; it must be a whole number of at least {least}')
     loader = config.train_dataloader
     ratio = (loader.get('sampler') or {}).get('ratio')
@@ -168,6 +176,39 @@ def _check_numbers(config: Config) -> None:
             f'train_dataloader.batch_size is {size}; it must be a multiple of {sum(ratio)}, the sum of '
             f'sampler.ratio {tuple(ratio)}, or batches would have differing shares of labelled images'
         )
+
+
+def _check_loop(config: Config) -> None:
+    """An epoch of an endless sampler has no end."""
+    loop, sampler = config.train_cfg, config.train_dataloader.get('sampler') or {}
+    by_epoch = loop.get('type') == 'EpochBasedTrainLoop' or loop.get('by_epoch') or 'max_epochs' in loop
+    if by_epoch and sampler.get('type') in ENDLESS:
+        raise ValueError(
+            f'train_cfg asks for epochs ({dict(loop)}), but train_dataloader.sampler is a {sampler["type"]}, which '
+            "never ends: use train_cfg=dict(type='IterBasedTrainLoop', max_iters=...), or a DefaultSampler"
+        )
+
+
+def _check_sliding(config: Config) -> None:
+    """mmseg looks for the window when it predicts."""
+    for path, found in _test_cfgs(config.model, 'model'):
+        if found.get('mode') == 'slide':
+            for key in ('crop_size', 'stride'):
+                value = found.get(key)
+                sides = value if isinstance(value, (list, tuple)) else ()
+                if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+                    raise ValueError(
+                        f"{path}.mode is 'slide', which needs crop_size and stride, such as (512, 512) and "
+                        f'(341, 341); {key} is {value!r}'
+                    )
+
+
+def _test_cfgs(part: dict, path: str) -> Iterator[tuple[str, dict]]:
+    for key, value in part.items():
+        if isinstance(value, dict):
+            if key == 'test_cfg':
+                yield f'{path}.{key}', value
+            yield from _test_cfgs(value, f'{path}.{key}')
 
 
 def _looked_up(part: dict, path: str = '') -> Iterator[tuple[str, dict, set[str]]]:

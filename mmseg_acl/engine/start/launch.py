@@ -28,6 +28,7 @@ from mmseg_acl.engine.start.reading import CheckpointReader
 from mmseg_acl.engine.start.rehearsal import rehearse
 from mmseg_acl.engine.start.resume import prepare_resume
 from mmseg_acl.engine.start.run_config import RunConfig
+from mmseg_acl.engine.start.validation_rehearsal import rehearse_validation
 from mmseg_acl.engine.start.weights import check_weights_fit, local_weights, resolve_weights
 from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.errors import CheckpointError, DataError, RunError
@@ -164,6 +165,8 @@ def build_runner(config: Config) -> Runner:
         # How the stack refuses what it does not check: the parts of a config do not fit.
         raise ValueError(f'the config cannot be built: {error_text(error)}') from error
     rehearse(runner)
+    if runner.val_loop is not None:
+        rehearse_validation(runner)
     if not config.get('resume') and config.filename:
         # The copy in the work dir, since options of the command line may have changed the data.
         copy = Path(runner.work_dir) / Path(config.filename).name

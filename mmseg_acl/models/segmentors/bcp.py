@@ -7,16 +7,15 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 from torch import Tensor
 
-from mmseg_acl.models.losses import label_loss, no_loss, soft_dice_loss
+from mmseg_acl.models.losses import no_loss, pseudo_label_loss
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
 from mmseg_acl.models.semi.joint_pass import image_logits
 from mmseg_acl.models.semi.mixing import relabelled
-from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
+from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, one_hot, probabilities, true_labels
 
 
 @MODELS.register_module()
@@ -110,10 +109,7 @@ def region_loss(logits: Tensor, labels: Tensor, region: Tensor) -> Tensor:
         region: (1, H, W) bool.
     """
     labels = labels.masked_fill(~region, IGNORE)
-    valid = labels != IGNORE
-    prob = probabilities(logits)
-    one_hot = F.one_hot(labels.where(valid, 0), prob.shape[1]).movedim(-1, 1).to(prob)
-    return label_loss(logits.float(), labels) + soft_dice_loss(prob, one_hot, valid.to(prob))
+    return pseudo_label_loss(logits.float(), one_hot(labels, max(logits.shape[1], 2)), labels)
 
 
 def largest_components(labels: Tensor) -> Tensor:

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from mmseg_acl.models.heads.focused_dispersive import add_block
 from mmseg_acl.models.losses import pseudo_label_loss
-from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
-from mmseg_acl.models.semi.pair import SegmentorPair, summed_losses
-from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
+from mmseg_acl.models.segmentors.paired import PairedSegmentor
+from mmseg_acl.models.segmentors.semi_supervised import SemiBatch
+from mmseg_acl.models.semi.pair import summed_losses
+from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, one_hot, probabilities, true_labels
 from mmseg_acl.models.semi.rampup import sigmoid_rampup
-from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.wrapping import unwrapped
 
 
 @MODELS.register_module()
-class CAFD(SemiSupervisedSegmentor):
+class CAFD(PairedSegmentor):
     """Two networks, one focused and one dispersive, that teach each other what a discriminator trusts.
 
     A **reconstruction**: we found no code. From the paper are the two networks of one architecture with
@@ -105,10 +105,6 @@ class CAFD(SemiSupervisedSegmentor):
         self.consistency_weight, self.rampup_iters = consistency_weight, rampup_iters
         self.label_weight, self.labels_after, self.confidence = label_weight, labels_after, confidence
 
-    def build_networks(self, segmentor: dict) -> None:
-        """Two networks of one config, each with pre-trained weights where it names some."""
-        self.segmentors = SegmentorPair(focused=build_segmentor(segmentor), dispersive=build_segmentor(segmentor))
-
     @property
     def focused(self) -> nn.Module:
         """The network with the focused block."""
@@ -118,10 +114,6 @@ class CAFD(SemiSupervisedSegmentor):
     def dispersive(self) -> nn.Module:
         """The network with the dispersive block."""
         return unwrapped(self.segmentors).dispersive
-
-    def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """None: both networks learn."""
-        return []
 
     # ---------------------------------------------------------------- training
 
@@ -253,20 +245,13 @@ class CAFD(SemiSupervisedSegmentor):
         constants = {name: value.detach() for name, value in discriminator.named_parameters()}
         return torch.func.functional_call(discriminator, constants, (masked(maps, valid),)).float()
 
-    # ---------------------------------------------------------------- checkpoints
-
-    def network_path(self, network: str) -> str:
-        """Where a network stands in the state dict."""
-        return f'segmentors.{network}'
-
 
 def truth_maps(truth: Tensor, num_classes: int, stride: int) -> Tensor:
     """Ground-truth maps (B, C, H, W) of labels (B, H, W), smoothed to ``stride``; 0 where labels are 255."""
-    valid = truth != IGNORE
-    one_hot = F.one_hot(truth.where(valid, 0), num_classes).movedim(-1, 1).float() * valid[:, None]
+    sharp = one_hot(truth, num_classes)
     if stride == 1:
-        return one_hot
-    coarse = F.avg_pool2d(one_hot, stride, ceil_mode=True, count_include_pad=False)
+        return sharp
+    coarse = F.avg_pool2d(sharp, stride, ceil_mode=True, count_include_pad=False)
     return F.interpolate(coarse, size=truth.shape[1:], mode='bilinear', align_corners=False)
 
 

@@ -10,17 +10,17 @@ from mmseg.utils import SampleList
 from torch import Tensor, nn
 
 from mmseg_acl.models.losses import label_loss, pseudo_label_loss
-from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
+from mmseg_acl.models.segmentors.paired import PairedSegmentor
+from mmseg_acl.models.segmentors.semi_supervised import SemiBatch
 from mmseg_acl.models.semi.joint_pass import image_logits
 from mmseg_acl.models.semi.mixing import BoxMix, mix
-from mmseg_acl.models.semi.pair import SegmentorPair, summed_losses
+from mmseg_acl.models.semi.pair import summed_losses
 from mmseg_acl.models.semi.pseudo_label import hard_labels, probabilities
-from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.wrapping import unwrapped
 
 
 @MODELS.register_module()
-class CPS(SemiSupervisedSegmentor):
+class CPS(PairedSegmentor):
     """Two networks with the same pre-training and heads of their own; each learns the other's labels.
 
     There is no average and no threshold: ``L = sum of both supervised losses + w (CE(p1, y2) + CE(p2, y1))``. Either
@@ -61,10 +61,6 @@ class CPS(SemiSupervisedSegmentor):
         super().__init__(segmentor, **kwargs)
         self.consistency_weight, self.dice, self.boxes = consistency_weight, dice, BoxMix(**(boxes or {}))
 
-    def build_networks(self, segmentor: dict) -> None:
-        """Two networks of one config, each with pre-trained weights where it names some."""
-        self.segmentors = SegmentorPair(first=build_segmentor(segmentor), second=build_segmentor(segmentor))
-
     @property
     def first(self) -> nn.Module:
         """The network that predicts."""
@@ -74,10 +70,6 @@ class CPS(SemiSupervisedSegmentor):
     def second(self) -> nn.Module:
         """The other one."""
         return unwrapped(self.segmentors).second
-
-    def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """None: both networks learn."""
-        return []
 
     def init_weights(self) -> None:
         """Initialise both.
@@ -120,7 +112,3 @@ class CPS(SemiSupervisedSegmentor):
     def label(self, network: nn.Module, images: Tensor) -> Tensor:
         """Probabilities (U, C, H, W) of a network for weak views, in the mode that it is trained in."""
         return probabilities(image_logits(network, images))
-
-    def network_path(self, network: str) -> str:
-        """Where a network stands in the state dict."""
-        return f'segmentors.{network}'

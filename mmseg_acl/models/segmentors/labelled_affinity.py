@@ -13,7 +13,7 @@ from mmseg_acl.models.losses import affinity_loss, no_loss
 from mmseg_acl.models.segmentors.semi_supervised import SemiSupervisedSegmentor
 from mmseg_acl.models.semi.collapse import CollapseWatch
 from mmseg_acl.models.semi.feature_tap import FeatureTap
-from mmseg_acl.models.semi.pseudo_label import IGNORE, true_labels
+from mmseg_acl.models.semi.pseudo_label import IGNORE, one_hot, true_labels
 
 # A labelled cell with this share of one class counts as that class.
 _PURE = 0.9
@@ -72,12 +72,11 @@ class LabelledAffinitySegmentor(SemiSupervisedSegmentor):
             A scalar, times ``affinity_weight``.
         """
         truth = true_labels(samples)
-        valid = truth != IGNORE
-        one_hot = F.one_hot(truth.where(valid, 0), self.student.num_classes).movedim(-1, 1) * valid[:, None]
-        shares, valid = self._pixels(one_hot.to(features), valid)
+        maps = one_hot(truth, self.student.num_classes).to(features)
+        shares, valid = self._pixels(maps, truth != IGNORE)
         members = shares > _PURE
         members[..., 0] = shares[..., 1:].sum(-1) < 1 - _PURE
-        affinity = self.affinity_head(self._on_grid(features, one_hot), valid)
+        affinity = self.affinity_head(self._on_grid(features, maps), valid)
         self.collapse.look(affinity.map, valid, self.iteration)
         loss = self.affinity_weight * affinity_loss(affinity.map, members & valid[..., None])
         # The vectors of Eq. 1 have no loss where there is no contrast.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from mmseg.utils import SampleList
 from torch import Tensor
 
@@ -35,6 +36,12 @@ def hard_labels(prob: Tensor, valid: Tensor, threshold: float = 0.0) -> Tensor:
     """
     confidence, labels = prob.max(dim=1)
     return labels.masked_fill(~valid | (confidence < threshold), IGNORE)
+
+
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """Labels (B, H, W) as float maps (B, C, H, W), 1 at the class of a pixel; 0 in all of them where it is 255."""
+    valid = labels != IGNORE
+    return F.one_hot(labels.where(valid, 0), num_classes).movedim(-1, 1).float() * valid[:, None]
 
 
 def mean_dice(prob: Tensor, target: Tensor, valid: Tensor) -> Tensor:
