@@ -18,6 +18,8 @@ def read_requirements(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
+EXPORT = ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.5', 'safetensors>=0.4']
+
 setup(
     name='mmseg_acl',
     version='0.1.0',
@@ -57,8 +59,11 @@ setup(
         # tools/audit_data.py and the t-SNE of tools/visualize.py.
         'audit': ['ImageHash>=4.3'],
         'figures': ['scikit-learn>=1.3'],
-        # The tests exercise both, and a backbone of mmpretrain, with a stand-in for the few names of torchvision.
+        # tools/export.py, and tools/predict.py with what it wrote.
+        'export': EXPORT,
+        # The tests exercise all of them, and a backbone of mmpretrain, with a stand-in for torchvision's few names.
         'dev': [
+            *EXPORT,
             'ImageHash>=4.3',
             'onedl-mmpretrain>=1.3,<2',
             'pytest>=8',

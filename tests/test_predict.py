@@ -27,11 +27,18 @@ from mmseg_acl.models.networks import predicting
 CONFIGS = Path(__file__).parent / 'configs'
 
 
-def write_run(folder: Path, classes: int = 2, **segmentor: object) -> Path:
-    """A work dir as a training leaves it, of a network with random, strong opinions."""
+def write_run(folder: Path, classes: int = 2, segmentor: dict | None = None, **head: object) -> Path:
+    """A work dir as a training leaves it, of a network with random, strong opinions.
+
+    Args:
+        folder: The work dir.
+        classes: Number of classes.
+        segmentor: Changes of the segmentor's config.
+        head: Changes of its head's.
+    """
     config = Config.fromfile(CONFIGS / 'mean_teacher.py')
-    head = config.model.segmentor.decode_head
-    head.update(num_classes=classes, **segmentor)
+    config.merge_from_dict(dict(model=dict(segmentor=segmentor or {})))
+    config.model.segmentor.decode_head.update(num_classes=classes, **head)
     if classes > 2:
         names = ('background', *(f'kind {label}' for label in range(1, classes)))
         config.test_dataloader.dataset.metainfo = dict(classes=names)

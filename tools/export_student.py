@@ -1,6 +1,10 @@
-"""Write one network of a checkpoint as a plain mmseg model: a config and weights that need no mmseg_acl."""
+"""The former name of `tools/export.py --format mmseg`, which also goes for the teacher if nobody says otherwise.
+
+Writes one network of a checkpoint as a plain mmseg model: a config and weights that need no mmseg_acl.
+"""
 
 import argparse
+import sys
 from pathlib import Path
 
 from mmseg_acl.engine import OptionsAction, load_config, user_errors
@@ -33,6 +37,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    print(
+        'tools/export_student.py will go with the next release: use tools/export.py --format mmseg', file=sys.stderr
+    )
     with user_errors():
         out = args.out or Path(args.checkpoint).parent / 'export'
         config = load_config(args.config, options=args.cfg_options)

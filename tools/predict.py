@@ -21,9 +21,9 @@ def parse_args() -> argparse.Namespace:
         'words',
         nargs='+',
         metavar='RUN SOURCE',
-        help='RUN: a work dir (its best checkpoint, else the last), or a config and a checkpoint. SOURCE: an image, '
-        'a folder with sub-folders, a glob in quotes, a text file with one path a line, a video, or the number of a '
-        'camera',
+        help='RUN: a work dir (its best checkpoint, else the last), a config and a checkpoint, or an exported model '
+        '(.onnx, .torchscript). SOURCE: an image, a folder with sub-folders, a glob in quotes, a text file with one '
+        'path a line, a video, or the number of a camera',
     )
     parser.add_argument('--out', required=True, help='folder for masks/ and what else is asked for')
     parser.add_argument('--network', help='such as student or teacher (default: the teacher where there is one)')
@@ -36,7 +36,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--video', action='store_true', help='of a video: also write overlay.mp4')
     parser.add_argument(
-        '--threshold', type=float, default=0.5, help='foreground is what is more probable than this (default: 0.5)'
+        '--threshold',
+        type=float,
+        help='foreground is what is more probable than this (default: 0.5, or what an exported model says)',
     )
     parser.add_argument('--tta', action='store_true', help='average over the frame and its mirror images')
     parser.add_argument(
@@ -47,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='write anew what is there')
     args = parser.parse_args()
     if len(args.words) not in (2, 3):
-        parser.error('give a run (a work dir, or a config and a checkpoint) and a source')
+        parser.error('give a run (a work dir, a config and a checkpoint, or an exported model) and a source')
     return args
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from mmseg_acl.models.networks import is_semi_supervised, learner
 
+SAFETENSORS = '.safetensors'
+
 
 def _history_method(owner: object, name: str) -> object:
     """Stand in for ``getattr`` in a checkpoint: mmengine stores its histories' statistics by it, and only
@@ -51,6 +53,8 @@ def read_checkpoint(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no checkpoint at {path}')
+    if path.suffix == SAFETENSORS:
+        return dict(state_dict=_read_safetensors(path))
     try:
         with torch.serialization.safe_globals(STORED_BY_MMENGINE), warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Detected pickle protocol')  # which the file then has, or is damaged
@@ -67,6 +71,17 @@ def read_checkpoint(path: str | Path) -> dict:
     for name in content.get('state_dict', content):
         require_kind(name, str, 'name of an entry', path)
     return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise ImportError(f'{path} needs the library safetensors: pip install "mmseg_acl[export]"') from error
+    try:
+        return load_file(path)
+    except Exception as error:  # the library's own class, which it raises for every damage
+        raise ValueError(f'{path} cannot be read as safetensors: {error}') from error
 
 
 def require_kind(value: object, kind: type | tuple[type, ...], what: str, path: str | Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import Registry, init_default_scope
 from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
+from torch import Tensor
 
 from mmseg_acl.datasets import polyp_masks
 from mmseg_acl.datasets.polyp_masks import LoadPolypMask
@@ -67,6 +68,15 @@ def export_student(
         ValueError: It belongs to another model, the model has no such network, or a part of the segmentor is one
             of this package, so that plain mmseg would not know it.
     """
+    plain, state, meta = plain_parts(config, checkpoint, network)
+    config_path = write_config(plain, out_dir, network, checkpoint)
+    weights_path = config_path.with_suffix('.pth')
+    torch.save(dict(state_dict=state, meta=meta), weights_path)
+    return config_path, weights_path
+
+
+def plain_parts(config: Config, checkpoint: str | Path, network: str) -> tuple[Config, dict[str, Tensor], dict]:
+    """Config, weights and meta of one network as a plain mmseg model; raises as :func:`export_student`."""
     init_default_scope(config.get('default_scope', 'mmseg'))
     plain = plain_config(config)  # before the weights are read, so that what cannot be exported is found at once
     model = MODELS.build(config.model)
@@ -76,20 +86,23 @@ def export_student(
     load_model_weights(model, checkpoint)
     state = networks[network].state_dict()
     MODELS.build(plain.model).load_state_dict(state)  # strictly: what is written fits what is written beside it
+    meta = dict(dataset_meta=dataset_meta(config.test_dataloader.dataset))
+    return plain, state, meta if meta['dataset_meta'] else {}
 
+
+def write_config(plain: Config, out_dir: str | Path, network: str, checkpoint: str | Path) -> Path:
+    """Write ``<network>.py``, and what reads masks of polyps where it needs it, into a folder made if needed."""
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    config_path, weights_path = out_dir / f'{network}.py', out_dir / f'{network}.pth'
     header = HEADER.format(network=network, checkpoint=Path(checkpoint).name, stem=network)
     if MASK_MODULE in plain.get('custom_imports', {}).get('imports', []):
         header += POLYP_MASKS + FIND_MASKS
         shutil.copyfile(polyp_masks.__file__, out_dir / f'{MASK_MODULE}.py')
     else:
         header += CLASS_NUMBERS
-    config_path.write_text(f'{header}{plain.pretty_text}', encoding='utf-8')
-    meta = dict(dataset_meta=dataset_meta(config.test_dataloader.dataset))
-    torch.save(dict(state_dict=state, meta=meta if meta['dataset_meta'] else {}), weights_path)
-    return config_path, weights_path
+    path = out_dir / f'{network}.py'
+    path.write_text(f'{header}{plain.pretty_text}', encoding='utf-8')
+    return path
 
 
 def plain_config(config: Config) -> Config:

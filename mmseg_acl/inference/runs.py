@@ -1,4 +1,4 @@
-"""What a user calls a run: the work dir of a training, or a config and a checkpoint."""
+"""What a user calls a run: the work dir of a training, a config and a checkpoint, or an exported model."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 from mmseg_acl.engine.start.resume import NUMBERED
 
+ONNX, TORCHSCRIPT = '.onnx', '.torchscript'
+
 
 class RunFiles(NamedTuple):
-    """The two files that a trained model consists of."""
+    """The files that a trained model consists of; an exported one is a single file, without a config."""
 
-    config: Path
+    config: Path | None
     checkpoint: Path
 
 
@@ -20,8 +22,8 @@ def find_run(words: Sequence[str]) -> RunFiles:
     """The files of a run as it is named on a command line.
 
     Args:
-        words: A work dir, of which the best checkpoint is taken where there is one, else the last; or a config and a
-            checkpoint.
+        words: A work dir, of which the best checkpoint is taken where there is one, else the last; a config and a
+            checkpoint; or an exported model (``.onnx``, ``.torchscript``).
 
     Raises:
         FileNotFoundError: A file, or what a work dir should have, is missing.
@@ -34,11 +36,17 @@ def find_run(words: Sequence[str]) -> RunFiles:
                 raise FileNotFoundError(f"{name} '{path}' does not exist")
         return files
     if len(words) != 1:
-        raise ValueError(f'a run is a work dir, or a config and a checkpoint; got {" ".join(words) or "nothing"}')
+        raise ValueError(
+            'a run is a work dir, a config and a checkpoint, or an exported model; got '
+            f'{" ".join(words) or "nothing"}'
+        )
     folder = Path(words[0])
+    if folder.suffix in (ONNX, TORCHSCRIPT) and folder.is_file():
+        return RunFiles(None, folder)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"there is no work dir '{folder}': give the folder that a training wrote to, or a config and a checkpoint"
+            f"there is no work dir '{folder}': give the folder that a training wrote to, a config and a checkpoint, "
+            f'or an exported model ({ONNX}, {TORCHSCRIPT})'
         )
     configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
     if not configs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -141,21 +140,14 @@ def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
 
 def _claim(out: Path, predictor: Predictor, overwrite: bool) -> None:
     """Masks of two models in one folder could not be told apart."""
-    own = dict(
-        config=hashlib.sha256(predictor.run.config.read_bytes()).hexdigest()[:16],
-        checkpoint=str(predictor.run.checkpoint.resolve()),
-        changed=predictor.run.checkpoint.stat().st_mtime_ns,
-        network=predictor.network,
-        threshold=predictor.threshold,
-        flips=predictor.flips,
-    )
+    own = predictor.identity
     file = out / RECORD
     if file.is_file() and not overwrite:
         try:
             former = json.loads(file.read_text())
         except ValueError as error:
             raise ValueError(f'{file} is damaged ({error}): remove it, or give another --out') from error
-        differing = [key for key in own if former.get(key) != own[key]]
+        differing = [key for key in {**former, **own} if former.get(key) != own.get(key)]
         if differing:
             raise ValueError(
                 f'{out} holds predictions of another {", ".join(differing)}: give another --out, or write them anew '
