@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmseg_acl.datasets.polyp import DATA_ROOT_VARIABLE
 from mmseg_acl.datasets.synthetic import write_synthetic
+from mmseg_acl.engine import load_config
 from mmseg_acl.evaluation.cross_dataset import build_loaders, load_model
 from mmseg_acl.evaluation.polyp_metric import foreground_probability
 from mmseg_acl.methods import BY_FOLDER
@@ -72,10 +72,10 @@ def run_demo(repository: Path, out: Path) -> None:
 
     print('[3/3] Writing the report', flush=True)
     models = {
-        method: load_model(Config.fromfile(config), find_latest_checkpoint(str(out / method)))
+        method: load_model(load_config(str(config)), find_latest_checkpoint(str(out / method)))
         for method, config in configs.items()
     }
-    frames = build_loaders(Config.fromfile(configs['ACL-Net']), ['synthetic'])['synthetic'].dataset
+    frames = build_loaders(load_config(str(configs['ACL-Net'])), ['synthetic'])['synthetic'].dataset
     rows = _draw_rows(out, models, frames)
     _draw_example(rows, out / 'example.png')
     report = _make_report(out, scores, models, rows)

@@ -12,6 +12,7 @@ import pytest
 from mmengine.config import Config
 
 from mmseg_acl.models import ACLNet
+from mmseg_acl.phases import resolve_phases
 
 ROOT = Path(__file__).parents[1]
 CLASSES = {'printed', 'reading', 'scaled', 'ours'}
@@ -43,7 +44,10 @@ def settings(method: str, track: int) -> dict[str, Any]:
             found |= flat(inner, f'{path}{key}.') if isinstance(inner, dict) else {f'{path}{key}': inner}
         return found
 
-    found = flat(Config.fromfile(ROOT / f'configs/_base_/methods/{method}_{track}.py').method.to_dict())
+    method = Config.fromfile(ROOT / f'configs/_base_/methods/{method}_{track}.py').method
+    config = Config(dict(model=method, train_cfg=dict(max_iters={384: 13500, 128: 1200}[track])))
+    resolve_phases(config)
+    found = flat(config.model.to_dict())
     assert found.pop('type') == ACLNet.__name__
     return found
 

@@ -433,7 +433,7 @@ def test_crops_hold_the_same_pixels_of_anchors_keys_and_labels(side, size, crops
         (dict(decoder_ratios=(2.0, 0.5)), r'decoder_ratios is \(2.0, 0.5\).*none below 1'),
         (dict(balance='pixel'), "balance is 'pixel'; allowed are 'class' and 'all'"),
         (dict(threshold=1.0), r'threshold is 1.0'),
-        (dict(eln_iters=0), 'eln_iters is 0; it must be at least 1'),
+        (dict(eln_iters=0), 'eln_iters is 0; it must be a whole number of iterations of at least 1'),
         (dict(num_crops=0), 'num_crops is 0'),
         (dict(crop_size=0), 'crop_size is 0'),
     ],

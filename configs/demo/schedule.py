@@ -2,5 +2,5 @@
 # starts from random weights in so few steps.
 _base_ = '../_base_/schedules/1200i.py'
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=0.002, weight_decay=0.01))
-train_cfg = dict(max_iters=240, val_interval=240)
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=240))
+train_cfg = dict(max_iters=240)
+default_hooks = dict(logger=dict(interval=20))

@@ -5,4 +5,4 @@ _base_ = [
     '../_base_/schedules/1200i.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(_delete_=True, segmentor=_base_.model, total_iters=_base_.train_cfg.max_iters, **_base_.method)
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 import torch
-from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
@@ -15,6 +14,7 @@ from torch import nn
 from mmseg_acl.benchmarks.measure import Report, extra_memories, seconds
 from mmseg_acl.benchmarks.step import CONFIGS, fill_bank, random_weights, ready_to_build
 from mmseg_acl.datasets import write_synthetic
+from mmseg_acl.engine import load_config
 from mmseg_acl.methods import BY_NAME, METHODS
 from mmseg_acl.models.networks import is_semi_supervised
 from mmseg_acl.models.segmentors import ACLNet
@@ -35,7 +35,7 @@ class Step:
 
     def __init__(self, method: str, root: str) -> None:
         ready_to_build()
-        config = Config.fromfile(CONFIGS / BY_NAME[method].folder / 'mbv2_kvasir_eighth.py')
+        config = load_config(str(CONFIGS / BY_NAME[method].folder / 'mbv2_kvasir_eighth.py'))
         torch.manual_seed(0)
         self.batch = next(iter(Runner.build_dataloader(on_frames(config.train_dataloader, root), seed=0)))
         self.model: nn.Module = MODELS.build(random_weights(config.model))

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope, init_default_scope
@@ -20,6 +19,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmseg_acl.benchmarks.measure import Report, Spans, extra_memories, matmul_rate, product_flops, seconds
+from mmseg_acl.engine import load_config
 from mmseg_acl.models.segmentors import ACLNet
 from mmseg_acl.models.semi.contrast import unit
 from mmseg_acl.models.semi.memory_bank import MemoryBank
@@ -133,7 +133,7 @@ class Step:
         images: int = IMAGES,
     ) -> None:
         ready_to_build()
-        config = Config.fromfile(config_path(method, side))
+        config = load_config(str(config_path(method, side)))
         torch.manual_seed(0)
         self.model: nn.Module = MODELS.build(random_weights(config.model))
         self.model.init_weights()

@@ -23,6 +23,8 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mmseg_acl.phases import keep_phases
+
 # What a resumed run has from its checkpoint.
 OPTIMIZING = ('constructor', 'optimizer', 'paramwise_cfg', 'accumulative_counts', 'separate')
 # What its place in the data depends on.
@@ -69,6 +71,7 @@ def check_same_run(config: Config, content: dict, path: str | Path) -> None:
             message has each value, there and here.
     """
     _check_seed(config, content, path)
+    _keep_phases(config, content, path)
     _check_schedule_ends(config, content, path)
     changed = _changes(config, content)
     if changed is None:
@@ -218,6 +221,15 @@ def _check_seed(config: Config, content: dict, path: str | Path) -> None:
     elif seed is not None and seed != wanted:
         raise ValueError(
             f'{path} is of a run with seed {seed}, this one has seed {wanted}: resume with --seed {seed}'
+        )
+
+
+def _keep_phases(config: Config, content: dict, path: str | Path) -> None:
+    """A longer run would have a longer warm-up, which the one that goes on has behind it."""
+    stored = _read(content['meta'].get('cfg'))
+    for key, (here, there) in (keep_phases(config, stored) if stored is not None else {}).items():
+        print_log(
+            f'{key} stays {there}, as in the run that {path} is of; by the new length it would be {here}', 'current'
         )
 
 

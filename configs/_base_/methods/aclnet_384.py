@@ -2,7 +2,7 @@
 method = dict(
     type='ACLNet',
     teacher_momentum=0.999,
-    warmup_iters=1690,  # 10 of 80 epochs
+    warmup_iters=1690 / 13500,  # 10 of 80 epochs
     feature_source=2,  # of the encoder: 1024 channels of R50, 384 of Swin-T
     affinity=dict(channels=128),
     contrast=dict(bank_size=8192, num_anchors=256, tau=0.5, beta=(0.45, 0.75)),

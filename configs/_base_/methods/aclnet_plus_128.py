@@ -4,7 +4,7 @@ _base_ = './aclnet_128.py'
 method = dict(
     affinity_weight=2.0,
     refinement=dict(gated=True, weighted=True, num_iters=20),
-    refine_after=100,
+    refine_after=100 / 1200,
     cutmix=dict(prob=0.0),
     consistency_weight=1.0,
     contrast_weight=0.05,

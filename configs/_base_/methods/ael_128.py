@@ -3,7 +3,7 @@
 method = dict(
     type='AEL',
     teacher_momentum=0.99,
-    warmup_iters=150,
+    warmup_iters=150 / 1200,
     consistency_weight=1.0,
     threshold=0.7,
     gamma=1.0,

@@ -2,7 +2,7 @@
 method = dict(
     type='AEL',
     teacher_momentum=0.99,
-    warmup_iters=1690,  # 10 of 80 epochs
+    warmup_iters=1690 / 13500,  # 10 of 80 epochs
     consistency_weight=1.0,
     threshold=0.7,
     gamma=1.0,

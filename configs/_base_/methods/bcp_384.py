@@ -2,7 +2,7 @@
 method = dict(
     type='BCP',
     teacher_momentum=0.99,
-    warmup_iters=1690,
+    warmup_iters=1690 / 13500,
     consistency_weight=0.5,
     box=2 / 3,
 )

@@ -1,3 +1,3 @@
 # CPS on the laptop track; the warm-up is as long as that of the others.
 _base_ = './cps_384.py'
-method = dict(warmup_iters=150)
+method = dict(warmup_iters=150 / 1200)

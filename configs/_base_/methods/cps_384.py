@@ -2,7 +2,7 @@
 # classes.
 method = dict(
     type='CPS',
-    warmup_iters=845,
+    warmup_iters=845 / 13500,
     consistency_weight=1.0,
     dice=True,
     boxes=dict(count=3, area=(0.25, 0.5)),

@@ -3,8 +3,8 @@
 method = dict(
     type='ELN',
     teacher_momentum=0.99,
-    warmup_iters=150,
-    eln_iters=150,
+    warmup_iters=150 / 1200,
+    eln_iters=150 / 1200,
     decoder_ratios=(1.5, 3.0),
     localization=dict(channels=32),
     threshold=0.5,

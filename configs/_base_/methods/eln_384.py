@@ -3,8 +3,8 @@
 method = dict(
     type='ELN',
     teacher_momentum=0.995,
-    warmup_iters=1690,  # 10 of 80 epochs
-    eln_iters=1350,
+    warmup_iters=1690 / 13500,  # 10 of 80 epochs
+    eln_iters=1350 / 13500,
     decoder_ratios=(2.0, 5.0),
     localization=dict(channels=64),
     threshold=0.5,

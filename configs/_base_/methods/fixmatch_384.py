@@ -3,7 +3,7 @@
 method = dict(
     type='FixMatch',
     teacher_momentum=0.996,
-    warmup_iters=845,
+    warmup_iters=845 / 13500,
     threshold=0.95,
     consistency_weight=1.0,
     criterion='dice',

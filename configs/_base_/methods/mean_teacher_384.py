@@ -2,7 +2,7 @@
 method = dict(
     type='MeanTeacher',
     teacher_momentum=0.999,
-    warmup_iters=1690,  # 10 of 80 epochs
+    warmup_iters=1690 / 13500,  # 10 of 80 epochs
     consistency_weight=10.0,
-    rampup_iters=4000,
+    rampup_iters=4000 / 13500,
 )

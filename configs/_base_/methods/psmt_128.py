@@ -4,11 +4,11 @@
 method = dict(
     type='PSMT',
     teacher_momentum=0.98,
-    warmup_iters=150,
-    alternate_every=50,
+    warmup_iters=150 / 1200,
+    alternate_every=50 / 1200,
     threshold=0.6,
     consistency_weight=1.5,
-    rampup_iters=180,
+    rampup_iters=180 / 1200,
     cutmix=dict(prob=1.0, beta=(4.0, 4.0)),
     noise=dict(epsilon=0.1),
 )

@@ -1,8 +1,9 @@
-# U2PL at 384 x 384, with the settings of the public code on Pascal VOC; total_iters is the schedule's.
+# U2PL at 384 x 384, with the settings of the public code on Pascal VOC.
 method = dict(
     type='U2PL',
     teacher_momentum=0.99,
-    warmup_iters=169,  # 1 of 80 epochs
+    total_iters=1.0,  # the whole run
+    warmup_iters=169 / 13500,  # 1 of 80 epochs
     consistency_weight=1.0,
     contrast_weight=1.0,
     drop=0.2,

@@ -2,7 +2,7 @@
 # epochs.
 method = dict(
     type='UniMatch',
-    warmup_iters=845,
+    warmup_iters=845 / 13500,
     threshold=0.95,
     consistency_weight=1.0,
     criterion='dice',

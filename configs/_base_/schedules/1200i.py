@@ -1,5 +1,4 @@
 # The laptop track: on one CPU core some ten minutes for SupOnly, an hour for CAFD.
 _base_ = './80e.py'
 optim_wrapper = dict(paramwise_cfg=dict(_delete_=True))  # one rate for all
-train_cfg = dict(max_iters=1200, val_interval=300)
-default_hooks = dict(checkpoint=dict(interval=300))
+train_cfg = dict(max_iters=1200)

@@ -7,13 +7,13 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}),
 )
 param_scheduler = [dict(type='PolyLR', eta_min=0, power=0.9, begin=0, by_epoch=False)]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=13500, val_interval=675)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=13500)
 val_cfg = dict(type='StudentTeacherValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='ProgressLoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='AtomicCheckpointHook', by_epoch=False, interval=675, max_keep_ckpts=2),
+    checkpoint=dict(type='AtomicCheckpointHook', by_epoch=False, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )

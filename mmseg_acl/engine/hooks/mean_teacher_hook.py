@@ -8,6 +8,7 @@ from mmseg.registry import HOOKS
 
 from mmseg_acl.models.semi.statistics import average_statistics
 from mmseg_acl.models.semi.wrapping import unwrapped
+from mmseg_acl.phases import resolve_model
 
 
 @HOOKS.register_module()
@@ -18,6 +19,10 @@ class MeanTeacherHook(Hook):
     statistics of normalisation layers are averaged first; on a plain segmentor that is all the hook does, so that one
     default list of hooks serves supervised runs as well.
     """
+
+    def before_train(self, runner: Runner) -> None:
+        """Turn shares of the run into iterations, where the config was read by another program."""
+        resolve_model(unwrapped(runner.model), runner.max_iters)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """``model.before_step(iteration)``."""

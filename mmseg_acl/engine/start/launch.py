@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import sys
 import traceback
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmseg_acl._stack import hide_log_noise
@@ -35,6 +37,7 @@ from mmseg_acl.errors import CheckpointError, DataError, RunError
 from mmseg_acl.models.one_channel import with_threshold
 from mmseg_acl.models.semi.wrapping import unwrapped
 from mmseg_acl.numerics import NUMERICS
+from mmseg_acl.phases import resolve_phases, too_late
 from mmseg_acl.renamed import instead_of_removed_file
 
 DEBUG = 'MMSEG_ACL_DEBUG'
@@ -83,6 +86,7 @@ def load_config(
     amp: bool = False,
     launcher: str = 'none',
     resume: bool = False,
+    iters: int | None = None,
 ) -> Config:
     """Read a config and lay the command line over it.
 
@@ -94,11 +98,12 @@ def load_config(
         amp: Mixed precision: fp16 on a GPU, bfloat16 on a CPU.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         resume: Go on from the last checkpoint in ``work_dir``.
+        iters: Length of the run; all that counts iterations is scaled with it (:mod:`mmseg_acl.phases`).
 
     Raises:
         FileNotFoundError: There is no such config.
-        ValueError: It cannot be read, an option would change nothing, or a head with one channel has another
-            threshold than scores have.
+        ValueError: It cannot be read, an option would change nothing, a length makes no sense, or a head with one
+            channel has another threshold than scores have.
     """
     file = Path(path)
     if not file.is_file():
@@ -111,6 +116,7 @@ def load_config(
     if options:
         check_options(config, options)
         config.merge_from_dict(options)
+    resolve_phases(config, iters, options or ())
     config.launcher = launcher
     if work_dir is not None:
         config.work_dir = work_dir
@@ -141,6 +147,8 @@ def build_runner(config: Config) -> Runner:
         FileNotFoundError, ValueError, TypeError, KeyError: The config asks for what cannot be.
     """
     check_config(config)
+    if fault := too_late(config):
+        print_log(fault, 'current', logging.WARNING)  # before the many lines of a start; and after them, in its log
     leave_out_dissolved_hooks(config)
     read = CheckpointReader()
     resolve_weights(config.model, read)

@@ -16,6 +16,7 @@ from mmseg_acl.datasets.semi_supervised import random_scope
 from mmseg_acl.errors import DataError
 from mmseg_acl.models.networks import is_semi_supervised, learner
 from mmseg_acl.models.semi.wrapping import unwrapped
+from mmseg_acl.phases import too_late
 
 
 def rehearse(runner: Runner) -> None:
@@ -47,12 +48,8 @@ def rehearse(runner: Runner) -> None:
                 f'{len(shared)} images to validate on are trained on, too, such as {min(shared)}: the scores say '
                 'nothing about unseen images'
             )
-    warmup, last = getattr(model, 'warmup_iters', 0), runner.train_loop.max_iters
-    if warmup >= last:
-        runner.logger.warning(
-            f'the warm-up lasts {warmup} iterations and the run {last}: it will learn from labelled images ALONE. '
-            'Lower model.warmup_iters, or raise train_cfg.max_iters'
-        )
+    if fault := too_late(runner.cfg):
+        runner.logger.warning(fault)
 
 
 def _peek(dataset: Dataset, index: int) -> dict:

@@ -17,6 +17,7 @@ from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.models.semi.mixing import CutMix, mix
 from mmseg_acl.models.semi.pseudo_label import hard_labels, probabilities
 from mmseg_acl.models.semi.teacher import freeze
+from mmseg_acl.phases import check_phase
 
 
 class Affinities(NamedTuple):
@@ -133,7 +134,7 @@ class ACLNet(LabelledAffinitySegmentor):
         feature_source: str | int = 'head',
         feature_stride: int = 8,
         bank_min_keys: int = 1024,
-        refine_after: int = 0,
+        refine_after: int | float = 0,
         **kwargs: Any,
     ) -> None:
         if use_aggregation and not use_contrast:
@@ -143,6 +144,7 @@ class ACLNet(LabelledAffinitySegmentor):
             )
         if not 0 <= threshold < 1:
             raise ValueError(f'threshold is {threshold}; a confidence threshold is in [0, 1)')
+        check_phase('refine_after', refine_after)
         super().__init__(segmentor, affinity, affinity_weight, feature_source, feature_stride, **kwargs)
         self.teacher_tap = FeatureTap(self.teacher, feature_source)
 

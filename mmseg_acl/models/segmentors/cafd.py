@@ -19,6 +19,7 @@ from mmseg_acl.models.semi.pair import summed_losses
 from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, one_hot, probabilities, true_labels
 from mmseg_acl.models.semi.rampup import sigmoid_rampup
 from mmseg_acl.models.semi.wrapping import unwrapped
+from mmseg_acl.phases import check_phase
 
 
 @MODELS.register_module()
@@ -84,9 +85,9 @@ class CAFD(PairedSegmentor):
         discriminator: dict | None = None,
         adversarial_weights: tuple[float, float] = (0.1, 0.001),
         consistency_weight: float = 10.0,
-        rampup_iters: int = 400,
+        rampup_iters: int | float = 400,
         label_weight: float = 0.5,
-        labels_after: int = 5000,
+        labels_after: int | float = 5000,
         confidence: float = 0.2,
         truth_stride: int = 1,
         **kwargs: Any,
@@ -95,6 +96,8 @@ class CAFD(PairedSegmentor):
             raise ValueError(f'confidence is {confidence}; probabilities are compared with it, so it is in [0, 1)')
         if truth_stride < 1:
             raise ValueError(f'truth_stride is {truth_stride}; it must be at least 1, which leaves maps as they are')
+        check_phase('rampup_iters', rampup_iters)
+        check_phase('labels_after', labels_after)
         super().__init__(segmentor, **kwargs)
         add_block(self.focused, dict(focused or {}, type='FocusedBlock'))
         add_block(self.dispersive, dict(dispersive or {}, type='DispersiveBlock'))

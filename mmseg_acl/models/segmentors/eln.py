@@ -20,6 +20,7 @@ from mmseg_acl.models.semi.joint_pass import Parts, logits_at, sum_losses
 from mmseg_acl.models.semi.projector import Projector
 from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
 from mmseg_acl.models.semi.teacher import freeze
+from mmseg_acl.phases import check_phase
 
 
 @MODELS.register_module()
@@ -83,7 +84,7 @@ class ELN(SemiSupervisedSegmentor):
     def __init__(
         self,
         segmentor: dict,
-        eln_iters: int = 150,
+        eln_iters: int | float = 150,
         decoder_ratios: Sequence[float] = (1.5, 3.0),
         localization: dict | None = None,
         balance: str = 'class',
@@ -106,7 +107,8 @@ class ELN(SemiSupervisedSegmentor):
             raise ValueError(
                 f'threshold is {threshold}; a probability to be right is compared with it, so use (0, 1)'
             )
-        for name, value in dict(eln_iters=eln_iters, num_crops=num_crops, crop_size=crop_size).items():
+        check_phase('eln_iters', eln_iters)
+        for name, value in dict(num_crops=num_crops, crop_size=crop_size).items():
             if value < 1:
                 raise ValueError(f'{name} is {value}; it must be at least 1')
         super().__init__(segmentor, **kwargs)

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervisedSegmentor
 from mmseg_acl.models.semi.pseudo_label import IGNORE, probabilities, true_labels
 from mmseg_acl.models.semi.rampup import sigmoid_rampup
+from mmseg_acl.phases import check_phase
 
 
 @MODELS.register_module()
@@ -34,8 +35,9 @@ class MeanTeacher(SemiSupervisedSegmentor):
     """
 
     def __init__(
-        self, segmentor: dict, consistency_weight: float = 10.0, rampup_iters: int = 400, **kwargs: Any
+        self, segmentor: dict, consistency_weight: float = 10.0, rampup_iters: int | float = 400, **kwargs: Any
     ) -> None:
+        check_phase('rampup_iters', rampup_iters)
         super().__init__(segmentor, **kwargs)
         self.consistency_weight, self.rampup_iters = consistency_weight, rampup_iters
 

@@ -18,6 +18,7 @@ from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilitie
 from mmseg_acl.models.semi.rampup import cosine_rampup
 from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.teacher import ema_decay, ema_update, freeze
+from mmseg_acl.phases import check_phase
 
 
 @MODELS.register_module()
@@ -75,17 +76,17 @@ class PSMT(SemiSupervisedSegmentor):
     def __init__(
         self,
         segmentor: dict,
-        alternate_every: int = 169,
+        alternate_every: int | float = 169,
         threshold: float = 0.6,
         consistency_weight: float = 1.5,
-        rampup_iters: int = 2028,
+        rampup_iters: int | float = 2028,
         cutmix: dict | None = None,
         noise: dict | None = None,
         teacher_momentum: float = 0.996,
         **kwargs: Any,
     ) -> None:
-        if alternate_every < 1:
-            raise ValueError(f'alternate_every is {alternate_every}; a teacher has its turn for at least 1 iteration')
+        check_phase('alternate_every', alternate_every)
+        check_phase('rampup_iters', rampup_iters)
         if not 0 <= threshold < 1:
             raise ValueError(f'threshold is {threshold}; a confidence threshold is in [0, 1)')
         super().__init__(segmentor, teacher_momentum=teacher_momentum, **kwargs)

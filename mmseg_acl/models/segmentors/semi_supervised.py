@@ -22,6 +22,7 @@ from mmseg_acl.models.semi.student import build_segmentor
 from mmseg_acl.models.semi.teacher import ema_decay, ema_update, freeze
 from mmseg_acl.models.semi.texture import fill_blank, is_blank
 from mmseg_acl.models.semi.wrapping import unwrapped
+from mmseg_acl.phases import check_phase
 from mmseg_acl.renamed import refuse_renamed
 
 
@@ -98,7 +99,9 @@ class SemiSupervisedSegmentor(BaseSegmentor):
 
         _base_ = ['../_base_/networks/mbv2.py', '../_base_/datasets/kvasir_128.py', ...]
         custom_imports = dict(imports=['mmseg_acl', 'my_package'])
-        model = dict(_delete_=True, type='MyMethod', segmentor=_base_.model, warmup_iters=150)
+        model = dict(_delete_=True, type='MyMethod', segmentor=_base_.model, warmup_iters=1 / 8)
+
+    What counts iterations, here and in the methods, may be a share of the run (:mod:`mmseg_acl.phases`).
 
     Args:
         segmentor: Config of an mmseg segmentor. Its ``data_preprocessor`` serves every view.
@@ -122,7 +125,7 @@ class SemiSupervisedSegmentor(BaseSegmentor):
         self,
         segmentor: dict,
         teacher_momentum: float = 0.999,
-        warmup_iters: int = 0,
+        warmup_iters: int | float = 0,
         predict_on: str | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
@@ -133,8 +136,7 @@ class SemiSupervisedSegmentor(BaseSegmentor):
             raise TypeError(f'{type(self).__name__} got an unexpected keyword argument {next(iter(unknown))!r}')
         if not 0 <= teacher_momentum < 1:
             raise ValueError(f'teacher_momentum is {teacher_momentum}; it must be in [0, 1)')
-        if warmup_iters < 0:
-            raise ValueError(f'warmup_iters is {warmup_iters}; it must not be negative')
+        check_phase('warmup_iters', warmup_iters)
         segmentor = deepcopy(segmentor)
         inner = segmentor.pop('data_preprocessor', None)
         if data_preprocessor is None:

@@ -21,6 +21,7 @@ from mmseg_acl.models.semi.precision import full_precision
 from mmseg_acl.models.semi.projector import Projector
 from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities, true_labels
 from mmseg_acl.models.semi.teacher import freeze
+from mmseg_acl.phases import check_phase
 
 
 @MODELS.register_module()
@@ -54,7 +55,7 @@ class U2PL(SemiSupervisedSegmentor):
 
         _base_ = ['../_base_/networks/mbv2.py', '../_base_/methods/u2pl_128.py', ...]
         model = dict(
-            _delete_=True, segmentor=_base_.model, total_iters=_base_.train_cfg.max_iters, **_base_.method
+            _delete_=True, segmentor=_base_.model, **_base_.method
         )
 
     Args:
@@ -85,7 +86,7 @@ class U2PL(SemiSupervisedSegmentor):
     def __init__(
         self,
         segmentor: dict,
-        total_iters: int,
+        total_iters: int | float,
         consistency_weight: float = 1.0,
         contrast_weight: float = 1.0,
         drop: float = 0.2,
@@ -100,9 +101,8 @@ class U2PL(SemiSupervisedSegmentor):
         feature_stride: int = 8,
         **kwargs: Any,
     ) -> None:
-        for name, value in dict(
-            total_iters=total_iters, num_anchors=num_anchors, num_negatives=num_negatives
-        ).items():
+        check_phase('total_iters', total_iters)
+        for name, value in dict(num_anchors=num_anchors, num_negatives=num_negatives).items():
             if value < 1:
                 raise ValueError(f'{name} is {value}; it must be at least 1')
         for name, value in dict(drop=drop, anchor_threshold=anchor_threshold).items():
