@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 from test_predict import masks_of, predict, write_run
@@ -143,6 +144,19 @@ def test_a_graph_that_keeps_its_size_is_found_by_running_it(head, tmp_path):
     assert float(re.search(r'at most (\S+),', said[0])[1]) < 1e-3
     found = Predictor(tmp_path / 'student.torchscript')(random_frames())
     assert [each.labels.shape for each in found] == [frame.shape[:2] for frame in random_frames()]
+
+
+def test_teachers_that_speak_with_one_voice_are_one_network(tmp_path):
+    run = write_run(tmp_path / 'run', method='psmt')
+    said: list[str] = []
+    export([str(run)], ('torchscript',), tmp_path, say=said.append)
+    assert said[0].startswith('teacher.torchscript') and float(re.search(r'at most (\S+),', said[0])[1]) < 1e-3
+    trained = TrainedModel(RunFiles(run / 'psmt.py', run / 'iter_8.pth'), device='cpu')
+    frame = random_frames()[0]
+    with torch.no_grad():
+        output = trained.model.test_step(pseudo_collate([trained.prepare(frame)]))[0]
+    expected = output.seg_logits.data.softmax(0).numpy()
+    np.testing.assert_allclose(Predictor(trained)([frame])[0].probabilities, expected, atol=1e-5)
 
 
 @pytest.fixture

@@ -27,29 +27,33 @@ from mmseg_acl.models.networks import predicting
 CONFIGS = Path(__file__).parent / 'configs'
 
 
-def write_run(folder: Path, classes: int = 2, segmentor: dict | None = None, **head: object) -> Path:
+def write_run(
+    folder: Path, classes: int = 2, segmentor: dict | None = None, method: str = 'mean_teacher', **head: object
+) -> Path:
     """A work dir as a training leaves it, of a network with random, strong opinions.
 
     Args:
         folder: The work dir.
         classes: Number of classes.
         segmentor: Changes of the segmentor's config.
+        method: Name of a config of the tests.
         head: Changes of its head's.
     """
-    config = Config.fromfile(CONFIGS / 'mean_teacher.py')
+    config = Config.fromfile(CONFIGS / f'{method}.py')
     config.merge_from_dict(dict(model=dict(segmentor=segmentor or {})))
     config.model.segmentor.decode_head.update(num_classes=classes, **head)
     if classes > 2:
         names = ('background', *(f'kind {label}' for label in range(1, classes)))
         config.test_dataloader.dataset.metainfo = dict(classes=names)
     folder.mkdir(parents=True, exist_ok=True)
-    config.dump(folder / 'mean_teacher.py')
+    config.dump(folder / f'{method}.py')
     torch.manual_seed(3)
     model = MODELS.build(config.model)
     model.init_weights()
-    for network in (model.student, model.teacher):
-        network.decode_head.conv_seg.weight.data.normal_(std=2)
-        network.decode_head.conv_seg.bias.data.zero_()
+    for name, module in model.named_modules():
+        if name.endswith('decode_head.conv_seg'):
+            module.weight.data.normal_(std=2)
+            module.bias.data.zero_()
     torch.save(dict(state_dict=model.state_dict()), folder / 'iter_8.pth')
     return folder
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmcv.transforms import Resize
 from torch import Tensor
 
+from mmseg_acl.inference.maps import frame_probabilities
 from mmseg_acl.inference.runs import ONNX, RunFiles
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class ExportedModel:
 
     Attributes:
         network: Name of the network in the file.
+        networks: The same, as a model may have several.
         classes: Names of the classes, the background first.
         threshold: Where the foreground's probability is cut if nobody says otherwise.
         about: The file's metadata, as in the JSON beside it.
@@ -48,6 +49,7 @@ class ExportedModel:
         self.run, path = run, run.checkpoint
         self.about, self._run = (_open_onnx if path.suffix == ONNX else _open_torchscript)(path, device or 'cpu')
         self.network, self.classes = self.about['network'], tuple(self.about['classes'])
+        self.networks = (self.network,)
         self.threshold = self.about['threshold']
         if network not in (None, self.network):
             raise ValueError(f'{path} has no network {network!r}; it has {self.network}')
@@ -87,7 +89,7 @@ class ExportedModel:
             logits = self._run(np.ascontiguousarray(frames))
         logits = logits.flip(flip) if flip else logits
         return [
-            F.interpolate(each[None], own, mode='bilinear', align_corners=self.about['align_corners'])[0].softmax(0)
+            frame_probabilities(each, own, self.about['align_corners'])
             for each, (_, own) in zip(logits, samples, strict=True)
         ]
 

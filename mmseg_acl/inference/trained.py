@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from copy import deepcopy
+from copy import copy
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmseg_acl.engine import load_config
 from mmseg_acl.evaluation.cross_dataset import load_model
+from mmseg_acl.inference.maps import frame_probabilities
 from mmseg_acl.inference.runs import RunFiles
 from mmseg_acl.models.data_preprocessor import MultiViewSegDataPreprocessor
 from mmseg_acl.models.networks import is_semi_supervised, networks_of, predicting, predictor
@@ -36,6 +37,7 @@ class TrainedModel:
     Attributes:
         config: Its config.
         model: The method or segmentor.
+        networks: Names of all its networks.
         network: Name of the network that runs.
         classes: Names of the classes, the background first.
         threshold: Where the foreground's probability is cut if nobody says otherwise.
@@ -51,8 +53,8 @@ class TrainedModel:
         init_default_scope(self.config.get('default_scope', 'mmseg'))
         self.pipeline = _pipeline_of_frames(self.config)
         self.model = load_model(self.config, str(run.checkpoint), device)
-        networks = networks_of(self.model)
-        default = self.model.predict_on if is_semi_supervised(self.model) else next(iter(networks))
+        self.networks = tuple(networks_of(self.model))
+        default = self.model.predict_on if is_semi_supervised(self.model) else self.networks[0]
         self.network = network or default
         with predicting(self.model, self.network):  # says which there are, where there is none of that name
             self.segmentor: nn.Module = predictor(self.model)
@@ -60,6 +62,14 @@ class TrainedModel:
         dataset = self.config.get('test_dataloader', {}).get('dataset', {})
         named = (dataset.get('metainfo') or {}).get('classes') or ('background', 'polyp')
         self.classes = tuple(named) if len(named) == count else tuple(f'class {label}' for label in range(count))
+
+    def running(self, network: str) -> TrainedModel:
+        """The same model, in the same memory, with another of its networks chosen."""
+        other = copy(self)
+        other.network = network
+        with predicting(self.model, network):
+            other.segmentor = predictor(self.model)
+        return other
 
     @property
     def preprocessor(self) -> nn.Module:
@@ -95,10 +105,17 @@ class TrainedModel:
             flip: Dimensions, of -1 and -2.
         """
         batch = [dict(each, inputs=each['inputs'].flip(flip) if flip else each['inputs']) for each in samples]
-        with predicting(self.model, self.network):
-            outputs = self.model.test_step(pseudo_collate(deepcopy(batch)))
-        maps = [_class_probabilities(output.seg_logits.data) for output in outputs]
-        return [each.flip(flip) if flip else each for each in maps]
+        data = self.model.data_preprocessor(pseudo_collate(batch), False)
+        metas = [sample.metainfo for sample in data['data_samples']]
+        logits = self.segmentor.inference(data['inputs'], metas)
+        maps = []
+        for each, meta in zip(logits, metas, strict=True):
+            left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
+            height, width = each.shape[1:]
+            each = each[:, top : height - bottom, left : width - right]
+            each = each.flip(flip) if flip else each
+            maps.append(frame_probabilities(each, meta['ori_shape'], self.segmentor.align_corners))
+        return maps
 
 
 def _pipeline_of_frames(config: Config) -> Compose:
@@ -120,9 +137,3 @@ def frame_steps(config: Config) -> list[dict]:
             'not known how frames are to be prepared'
         )
     return [step for step in steps[1:] if step.get('type') not in LABELS]
-
-
-def _class_probabilities(scores: Tensor) -> Tensor:
-    """(C, H, W) probabilities from logits, or from the probability that mmseg gives out for one channel."""
-    scores = scores.float()
-    return torch.cat([1 - scores, scores]) if len(scores) == 1 else scores.softmax(0)

@@ -183,8 +183,12 @@ def _write(
     if outputs.overlay:
         write_atomically(_png(draw(image, found.labels)), paths[OVERLAYS][0])
     # Last: a frame counts as done by its mask.
-    two = len(predictor.classes) == 2
-    write_atomically(_png(255 * found.labels) if two else _palette_png(found.labels), paths[MASKS][0])
+    write_atomically(mask_png(found.labels, len(predictor.classes)), paths[MASKS][0])
+
+
+def mask_png(labels: np.ndarray, classes: int) -> bytes:
+    """A mask (H, W) as a PNG file: 0 and 255 with two classes, else class numbers with a palette."""
+    return _png(255 * labels) if classes == 2 else _palette_png(labels)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -25,6 +25,21 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
 
+    @property
+    def num_classes(self) -> int:
+        """Of each member."""
+        return self.members[0].num_classes
+
+    @property
+    def align_corners(self) -> bool:
+        """How each member resizes its logits."""
+        return self.members[0].align_corners
+
+    @property
+    def test_cfg(self) -> dict:
+        """Whether each member sees an image whole or in windows."""
+        return self.members[0].test_cfg
+
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Mean logits (B, C, H, W) for images (B, 3, H, W)."""
         return self._mean(lambda member: member.encode_decode(inputs, batch_img_metas))
@@ -36,8 +51,11 @@ class Ensemble(nn.Module):
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
         """As mmseg's ``EncoderDecoder.predict``, from the mean logits."""
         metas = full_image_metas(inputs) if data_samples is None else [sample.metainfo for sample in data_samples]
-        logits = self._mean(lambda member: member.inference(inputs, metas))
-        return self.members[0].postprocess_result(logits, data_samples)
+        return self.members[0].postprocess_result(self.inference(inputs, metas), data_samples)
+
+    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Mean logits (B, C, H, W) of whole images, or of their windows put together."""
+        return self._mean(lambda member: member.inference(inputs, batch_img_metas))
 
     def forward(self, inputs: Tensor, data_samples: OptSampleList = None, mode: str = 'tensor') -> Any:
         """Each member's raw outputs in ``'tensor'`` mode, the only one."""
