@@ -88,7 +88,12 @@ class ACLNet(LabelledAffinitySegmentor):
 
     Example, a config that trains it on one's own segmentor::
 
-        _base_ = ['../_base_/networks/mbv2.py', '../_base_/methods/aclnet_128.py', ...]
+        _base_ = [
+            '../_base_/networks/mbv2.py',
+            '../_base_/methods/aclnet_128.py',
+            '../_base_/schedules/1200i_clipped.py',
+            ...
+        ]
         model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
 
     Args:
