@@ -35,7 +35,7 @@ def settle_best(runner: Runner, keys: Iterable[str] | None) -> None:
         keys: Names of its scores; None where they are not known yet.
     """
     hook = _hook(runner)
-    if hook is None or hook.save_best != AUTO:
+    if hook is None or hook.save_best != [AUTO]:
         return
     validation = runner.val_loop.dataloader.dataset
     if tested := image_files(validation) & _tested(runner):
