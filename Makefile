@@ -51,12 +51,17 @@ test: $(STAMP)
 test-quick: $(STAMP)
 	$(PYTEST) -m 'not slow'
 
-ARCHIVE := results/laptop/archive
+LAPTOP := results/laptop
+ARCHIVE := $(LAPTOP)/archive
+GRIDS := labels decomposition laptop foreign sequences black_frames
 # Seed 0 of each method as NAME=FILE, quoted for xargs.
 seed0 = $(BIN)/python -c 'from mmseg_acl.methods import METHODS; \
   [print(f"\"{m.name}=$(ARCHIVE)/{m.folder}_mbv2_kvasir_eighth_seed0/$(1)\"") for m in METHODS if m.published]' | xargs
 results: $(STAMP)
-	$(BIN)/python tools/experiments.py documents README.md docs/*.md $(ARCHIVE)/README.md $(ARCHIVE)/runs.md
+	for grid in $(GRIDS); do \
+	  $(BIN)/python tools/experiments.py tables configs/experiments/$$grid.yaml --results $(LAPTOP) || exit 1; \
+	done
+	$(BIN)/python tools/experiments.py documents README.md docs/*.md $(LAPTOP)/README.md $(ARCHIVE)/README.md $(ARCHIVE)/runs.md
 	$(call seed0,scalars.json) $(BIN)/python tools/visualize.py curves --out $(ARCHIVE)/curves \
 	  --scalars loss student/mDice teacher/mDice focused/mDice --
 	$(call seed0,per_image.csv) $(BIN)/python tools/visualize.py distribution --out $(ARCHIVE)/distribution

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import runpy
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
+from test_experiments import LAPTOP_GRIDS
 
 from mmseg_acl.experiments.documents import BEGIN, END, make_table, update_document
+from mmseg_acl.experiments.grid import read_experiment
+from mmseg_acl.experiments.tables import write_tables
 from mmseg_acl.numerics import NUMERICS
 
 ROOT = Path(__file__).parents[1]
-ARCHIVE = ROOT / 'results' / 'laptop' / 'archive'
+LAPTOP = ROOT / 'results' / 'laptop'
+ARCHIVE = LAPTOP / 'archive'
 DOCUMENTS = sorted({ROOT / 'README.md', *ROOT.glob('docs/**/*.md'), *ROOT.glob('results/**/*.md')})
 LINK = re.compile(r'\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)')
 NUM_WORDS = 30
 # Tables of grids and reports of the benchmark, whose captions are alike.
 GENERATED = {
-    *(path.with_suffix('.md').name for path in ARCHIVE.glob('*.tex')),
+    *(path.with_suffix('.md').name for path in LAPTOP.rglob('*.tex')),
     *(path.with_suffix('.md').name for path in ROOT.glob('results/speed/*.json')),
 }
 TESTS = {'first': 'kvasir', 'both': ['kvasir', 'cvc300']}
@@ -30,6 +36,21 @@ TESTS = {'first': 'kvasir', 'both': ['kvasir', 'cvc300']}
 @pytest.mark.parametrize('path', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_tables_are_those_of_the_results(path):
     assert update_document(path) == path.read_text(), f'{path} is not what `make results` writes: run it'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', LAPTOP_GRIDS)
+def test_tables_of_the_grids_are_those_of_the_results(name, tmp_path):
+    experiment = read_experiment(ROOT / 'configs' / 'experiments' / f'{name}.yaml')
+    for written in write_tables(experiment, LAPTOP, tmp_path):
+        committed = LAPTOP / written.name
+        if written.suffix == '.csv':  # not rounded, so that machines may differ in the last digits
+            found, wanted = (list(csv.reader(path.open(newline=''))) for path in (written, committed))
+            assert len(found) == len(wanted)
+            for cell, other in zip(chain(*found), chain(*wanted), strict=True):
+                assert cell == other or float(cell) == pytest.approx(float(other), rel=1e-6)
+        else:
+            assert written.read_text() == committed.read_text(), f'{committed} is not what `make results` writes'
 
 
 def test_the_pages_with_results_have_tables():
@@ -241,6 +262,27 @@ def test_runs_of_another_version_of_the_steps_have_tables_of_their_own(results, 
         make_table(description, 'one')
     description.write_text(yaml.safe_dump({**content, 'numerics': 0, 'runs': dict(Plain='plain_seed*')}))
     assert len(make_table(description, 'one')) == 4
+
+
+def test_rows_of_runs_that_are_planned_are_left_out_till_they_are_made(results):
+    rows = [dict(runs='Plain'), dict(runs='Later')]
+    description = results(form='means', tests=TESTS, rows=rows)
+    content = yaml.safe_load(description.read_text())
+    content['runs']['Later'] = 'later_seed*'
+    content['tables']['two'] = dict(
+        form='differences',
+        tests=['kvasir'],
+        rows=[dict(what='a', of=['Later', 'Plain']), dict(what='b', of=['Taught', 'Plain'])],
+    )
+    content['tables']['three'] = dict(form='runs', tests=dict(Kvasir='kvasir'))
+    description.write_text(yaml.safe_dump({**content, 'planned': True}))
+    assert [line.split(' | ')[0] for line in make_table(description, 'one')[2:]] == ['| Plain']
+    assert [line.split(' | ')[0] for line in make_table(description, 'two')[2:]] == ['| b']
+    assert len(make_table(description, 'three')) == 6
+    content['tables']['one']['rows'][1]['runs'] = 'Latter'
+    description.write_text(yaml.safe_dump({**content, 'planned': True}))
+    with pytest.raises(ValueError, match="no runs 'Latter'"):
+        make_table(description, 'one')
 
 
 def test_a_pattern_without_folders_and_a_folder_without_seed_are_told(results, tmp_path):

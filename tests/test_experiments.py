@@ -38,6 +38,8 @@ ROOT = Path(__file__).parents[1]
 TINY = ROOT / 'tests' / 'configs'
 LAPTOP = ROOT / 'configs' / 'aclnet' / 'mbv2_kvasir_eighth.py'
 DESCRIPTIONS = sorted((ROOT / 'configs' / 'experiments').glob('*.yaml'))
+# What stands in results/laptop.
+LAPTOP_GRIDS = ('labels', 'decomposition', 'laptop', 'foreign', 'sequences', 'black_frames')
 
 # Eight iterations, the checkpoints at 4 and 8. Beside it lies what a seed is to do, such as to fail.
 TRAIN = """
@@ -162,6 +164,16 @@ def test_entries_are_expanded_by_their_axes_and_seeds(describe):
     assert len({run.hash for run in found}) == 3 and len({run.name for run in found}) == 5
 
 
+def test_options_and_names_have_placeholders(describe):
+    entry = dict(config=f'{TINY}/supervised.py', name='mine_{length}', options='train_cfg.max_iters={length}')
+    found = describe(dict(entry, length=[4, 6], seeds=3)).runs
+    assert [(run.name, run.max_iters, run.options) for run in found] == [
+        (f'mine_{length}_seed3', length, (f'train_cfg.max_iters={length}',)) for length in (4, 6)
+    ]
+    unnamed = describe(dict(entry, name='', length=4, seeds=3)).runs[0]
+    assert unnamed.key == found[0].key and unnamed.name == f'configs_supervised_{found[0].hash[:6]}_seed3'
+
+
 def test_one_training_under_two_labels_is_run_once(describe):
     found = describe(*(dict(config=f'{TINY}/supervised.py', label=label) for label in 'ab'))
     assert len(found.runs) == 2 and len(found.distinct) == 1
@@ -176,6 +188,12 @@ def test_one_training_under_two_labels_is_run_once(describe):
         (dict(config=f'{TINY}/aclnet.py', seeds=['one']), {}, 'must be a list of whole numbers'),
         (dict(config=f'{TINY}/aclnet.py', options=dict(a=1)), {}, 'list of KEY=VALUE'),
         (dict(config=f'{TINY}/aclnet.py', options=['modle.x=1']), {}, "Did you mean 'model'"),
+        (
+            dict(config=f'{TINY}/aclnet.py', options='model.threshold={x}'),
+            {},
+            "asks for 'x', but the entry has the axes",
+        ),
+        (dict(config=f'{TINY}/aclnet.py', name='a/b'), {}, "the name 'a/b' becomes that of a folder"),
         (dict(config=f'{TINY}/aclnet.py'), dict(test_sets=['kvasr']), 'allowed are kvasir, clinicdb'),
         (dict(config=f'{TINY}/aclnet.py'), dict(protocols=['pranet']), 'need image'),
         (dict(config=f'{TINY}/aclnet.py'), dict(table=[]), "has the key 'table'; allowed are title, runs"),
@@ -199,7 +217,7 @@ def test_a_description_that_is_none(tmp_path):
 def test_the_shipped_descriptions_are_the_papers_tables(tmp_path):
     """Every number of the paper has its place, and every method its runs."""
     found, placed = {file.stem: read_experiment(file) for file in DESCRIPTIONS}, set()
-    assert set(found) == {'laptop', 'laptop_ablation', 'paper_table1', 'paper_table2', 'paper_table3'}
+    assert set(found) == {*LAPTOP_GRIDS, 'laptop_ablation', 'paper_table1', 'paper_table2', 'paper_table3'}
     paper = read_paper()
     for number in (1, 2, 3):
         experiment = found[f'paper_table{number}']
@@ -210,16 +228,31 @@ def test_the_shipped_descriptions_are_the_papers_tables(tmp_path):
             assert cell.paper is not None, (row, index)
     assert placed == set(paper)
     assert [len(found[name].distinct) for name in ('paper_table1', 'paper_table2', 'paper_table3')] == [21, 180, 30]
-    eighth = [run for run in found['laptop'].distinct if run.axes['partition'] == 'eighth']
-    published = [method.name for method in METHODS if method.published]
-    seeds = {label: {run.seed for run in eighth if run.label == label} for label in published}
-    thrice = ('SupOnly', 'Mean Teacher', 'U2PL', 'ACL-Net')
-    assert all(seeds.values()) and all(seeds[label] == {0, 1, 2} for label in thrice)
+    laptop = found['laptop'].distinct
+    seeds = {method.name: {run.seed for run in laptop if run.label == method.name} for method in METHODS}
+    thrice = {'SupOnly', 'SupOnly (strong)', 'SupOnly (plus)', 'FixMatch', 'UniMatch', 'ACL-Net', 'ACL-Net+'}
+    assert seeds == {name: {0, 1, 2} if name in thrice else {0} for name in seeds}
     ablation = found['laptop_ablation']
     table = fill_table(ablation, ablation.tables[0], tmp_path)
     assert len(table.rows) == 8 and table.columns[-1].tests == ('kvasir', 'clinicdb', 'cvc300')
     full = {run.key for run in ablation.distinct if run.label == table.reference}
-    assert full == {run.key for run in eighth if run.label == 'ACL-Net'}, 'row V is ACL-Net: the runs are shared'
+    assert full == {run.key for run in laptop if run.label == 'ACL-Net'}, 'row V is ACL-Net: the runs are shared'
+
+
+@pytest.mark.slow
+def test_descriptions_of_the_laptop_track_share_their_runs():
+    """What two of them have is one run under one name, so that it is trained once, and no two runs share a name."""
+    found = {
+        name: read_experiment(ROOT / 'configs' / 'experiments' / f'{name}.yaml').distinct for name in LAPTOP_GRIDS
+    }
+    names = {(run.key, run.name) for runs in found.values() for run in runs}
+    assert len(names) == len({key for key, _ in names}) == len({name for _, name in names})
+    keys = {name: {run.key for run in runs} for name, runs in found.items()}
+    assert len(keys['labels'] & keys['decomposition']) == 15  # five kinds of runs, three seeds
+    assert len(keys['labels'] & keys['laptop']) == 21  # seven methods
+    assert len(keys['labels'] & keys['foreign']) == 3
+    first = [(run.name.removesuffix('_mbv2_kvasir_thirtysecond_seed0')) for run in found['labels'][:6]]
+    assert first == ['supervised_strong', 'supervised_plus', 'aclnet_plus', 'aclnet_row1', 'fixmatch', 'unimatch']
 
 
 # ------------------------------------------------------------------ which runs are the same
@@ -734,8 +767,8 @@ def average(runs: list[dict[str, float]]) -> dict[str, float]:
 def test_a_small_grid_from_the_command_line(synthetic_root, tmp_path, monkeypatch, capsys):
     description = dict(
         runs=[dict(config=f'{TINY}/{{method}}.py', method='mean_teacher', seeds=3)],
-        test_sets='synthetic',
-        tables=[dict(name='tiny', columns=[dict(title='Synthetic', test='synthetic')])],
+        test_sets=['synthetic', 'own'],  # the config's own ones are the same images
+        tables=[dict(name='tiny', columns=[dict(title=test, test=test) for test in ('synthetic', 'own')])],
     )
     (tmp_path / 'grid.yaml').write_text(yaml.safe_dump(description))
     monkeypatch.chdir(tmp_path)
@@ -750,8 +783,11 @@ def test_a_small_grid_from_the_command_line(synthetic_root, tmp_path, monkeypatc
     assert '1 of 1 runs are done' in call('run', '--jobs', '2')
     assert '1 done' in call('status') and 'tiny.md' in call('tables')
     results = tmp_path / 'results' / 'grid'
-    scores = json.loads((results / 'configs_mean_teacher_seed3' / 'results.json').read_text())['synthetic']['teacher']
-    assert f'| Mean Teacher | {scores["image"]["mDice"]:.2f} / ' in (results / 'tiny.md').read_text()
+    found = json.loads((results / 'configs_mean_teacher_seed3' / 'results.json').read_text())
+    scores = found['synthetic']['teacher']
+    assert found['own'] == found['synthetic']
+    cell = ' / '.join(f'{scores["image"][name]:.2f}' for name in ('mDice', 'mIoU'))
+    assert f'| Mean Teacher | {cell} | {cell} |' in (results / 'tiny.md').read_text()
     # The folder that training left is found by its config, too; the scores of its checkpoint are the same.
     again = call('run', '--results', 'other', '--work-dir', 'elsewhere', '--reuse', 'work_dirs')
     assert 'train.py' not in again and again.count('test.py started') == 1

@@ -3,7 +3,8 @@
 A table is described in a YAML file beside the results, such as ``results/laptop/tables.yaml``. It has ``runs``, which
 gives names to patterns of folders, and ``tables``, by name. Each table has a ``form``, one of :data:`FORMS`, and what
 that form asks for. ``numerics`` names the version of the training steps that all of the runs are of, where it is not
-the present one. A document says where a table goes::
+the present one. With ``planned: true`` rows whose runs have not been made yet are left out. A document says where a
+table goes::
 
     <!-- table methods of results/laptop/tables.yaml, written by make results -->
     <!-- end of table -->
@@ -44,12 +45,14 @@ class Description:
         runs: Pattern of the folders of each name.
         tables: Description of each table.
         numerics: Version of the training steps (:mod:`mmseg_acl.numerics`) that all runs are of.
+        planned: Whether runs may be missing, whose rows are left out.
     """
 
     path: Path
     runs: dict[str, str]
     tables: dict[str, dict[str, Any]]
     numerics: int = NUMERICS
+    planned: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Description:
@@ -65,9 +68,15 @@ class Description:
             content = yaml.safe_load(path.read_text(encoding='utf-8'))
         except yaml.YAMLError as error:
             raise ValueError(f'{path} is no YAML: {error}') from error
-        if not isinstance(content, dict) or set(content) - {'numerics'} != {'runs', 'tables'}:
-            raise ValueError(f'{path} must have the two keys runs and tables, and may have numerics')
-        return cls(path, content['runs'], content['tables'], content.get('numerics', NUMERICS))
+        if not isinstance(content, dict) or set(content) - {'numerics', 'planned'} != {'runs', 'tables'}:
+            raise ValueError(f'{path} must have the two keys runs and tables, and may have numerics and planned')
+        return cls(
+            path, content['runs'], content['tables'], content.get('numerics', NUMERICS), content.get('planned', False)
+        )
+
+    def is_made(self, name: str) -> bool:
+        """Whether any run of a name is there; true of a name that is none, which is told where it is read."""
+        return name not in self.runs or any(self.path.parent.glob(self.runs[name]))
 
     def folders(self, name: str) -> list[Path]:
         """Folders of the runs of one name, a seed each, in order.
@@ -135,6 +144,9 @@ def make_table(description: Path, name: str) -> Lines:
     form = arguments.pop('form', None)
     if form not in FORMS:
         raise ValueError(f'{description}: table {name!r} has the form {form!r}; allowed are {", ".join(FORMS)}')
+    if read.planned and isinstance(arguments.get('rows'), list):
+        rows = arguments['rows']
+        arguments['rows'] = [row for row in rows if all(map(read.is_made, row.get('of', [row.get('runs')])))]
     try:
         return FORMS[form](read, **arguments)
     except TypeError as error:
@@ -199,7 +211,7 @@ def _runs(read: Description, tests: dict) -> Lines:
     """Every run of the description with the Dice and IoU of each of its networks, by test set."""
     head = ['run', 'folder', *(f'{title} {metric}' for title in tests for metric in ('Dice', 'IoU'))]
     body = []
-    for name in read.runs:
+    for name in filter(read.is_made, read.runs) if read.planned else read.runs:
         for folder in read.folders(name):
             results = read_results(folder)
             line = [f'{name}, seed {_seed(folder)}', f'`{folder.name}`']

