@@ -13,7 +13,6 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import OPTIMIZERS
 
-from mmseg_acl.engine.start.section_types import check_section_types
 from mmseg_acl.renamed import renamed_parts
 
 # What the runner takes, and what is read of the config beside it.
@@ -78,7 +77,6 @@ def check_config(config: Config) -> None:
         ValueError, TypeError: A key is missing, misspelt or has another name now, or a number is none that a run
             can have.
     """
-    check_section_types(config)
     for renamed in renamed_parts({key: value for key, value in config.items() if key in RUN_KEYS}):
         raise ValueError(renamed)
     missing = [key for key in NEEDED if config.get(key) is None]

@@ -30,6 +30,7 @@ from mmseg_acl.engine.start.reading import CheckpointReader
 from mmseg_acl.engine.start.rehearsal import rehearse
 from mmseg_acl.engine.start.resume import prepare_resume
 from mmseg_acl.engine.start.run_config import RunConfig
+from mmseg_acl.engine.start.section_types import check_section_types
 from mmseg_acl.engine.start.validation_rehearsal import rehearse_validation
 from mmseg_acl.engine.start.weights import check_weights_fit, local_weights, resolve_weights
 from mmseg_acl.engine.start.work_dir import claim_work_dir
@@ -116,6 +117,7 @@ def load_config(
     if options:
         check_options(config, options)
         config.merge_from_dict(options)
+    check_section_types(config)
     resolve_phases(config, iters, options or ())
     config.launcher = launcher
     if work_dir is not None:
