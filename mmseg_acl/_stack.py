@@ -105,6 +105,17 @@ def _printed_noise_hidden() -> Iterator[None]:
                 print(line)
 
 
+@contextlib.contextmanager
+def errors_alone(logger: logging.Logger) -> Iterator[None]:
+    """Let a logger say nothing below errors meanwhile."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _find_problem(name: str) -> str | None:
     """What is wrong with one package of the stack, or None."""
     problem = _find_import_problem(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import cv2
@@ -98,7 +98,7 @@ def cut_crops(
             raise ValueError(f"'{image_file}' cannot be read, or its mask has another size")
         crop = find_crop(image, mask, margin, min_side)
         if crop:
-            crop = Crop(name, crop.x, crop.y, crop.side)
+            crop = replace(crop, image=name)
             piece = image[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
             cv2.imwrite(str(out / 'images' / f'{name}.png'), piece)
             cv2.imwrite(str(out / 'masks' / f'{name}.png'), np.zeros(piece.shape[:2], np.uint8))

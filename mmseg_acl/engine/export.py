@@ -69,10 +69,8 @@ def export_student(
             of this package, so that plain mmseg would not know it.
     """
     plain, state, meta = plain_parts(config, checkpoint, network)
-    config_path = write_config(plain, out_dir, network, checkpoint)
-    weights_path = config_path.with_suffix('.pth')
-    torch.save(dict(state_dict=state, meta=meta), weights_path)
-    return config_path, weights_path
+    path = write_config(plain, out_dir, network, checkpoint)
+    return path, write_weights(state, meta, path)
 
 
 def plain_parts(config: Config, checkpoint: str | Path, network: str) -> tuple[Config, dict[str, Tensor], dict]:
@@ -102,6 +100,13 @@ def write_config(plain: Config, out_dir: str | Path, network: str, checkpoint: s
         header += CLASS_NUMBERS
     path = out_dir / f'{network}.py'
     path.write_text(f'{header}{plain.pretty_text}', encoding='utf-8')
+    return path
+
+
+def write_weights(state: dict[str, Tensor], meta: dict, config_path: Path) -> Path:
+    """Write ``<network>.pth`` beside the config of a plain mmseg model."""
+    path = config_path.with_suffix('.pth')
+    torch.save(dict(state_dict=state, meta=meta), path)
     return path
 
 

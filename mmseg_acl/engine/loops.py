@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from mmengine.runner import ValLoop
 from mmseg.registry import LOOPS
+from torch import nn
 
 from mmseg_acl.models.networks import is_semi_supervised, networks_of, predicting
+
+
+def score_prefix(model: nn.Module, network: str) -> str:
+    """What stands before the names of a network's scores; nothing for a plain segmentor."""
+    return f'{network}/' if is_semi_supervised(model) else ''
 
 
 @LOOPS.register_module()
@@ -23,7 +29,7 @@ class StudentTeacherValLoop(ValLoop):
         self.runner.model.eval()
         model, metrics = self.runner.model, {}
         for network in networks_of(model):
-            prefix = f'{network}/' if is_semi_supervised(model) else ''
+            prefix = score_prefix(model, network)
             with predicting(model, network):
                 metrics.update({f'{prefix}{key}': value for key, value in self._evaluate().items()})
         self.runner.call_hook('after_val_epoch', metrics=metrics)

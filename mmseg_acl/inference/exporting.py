@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmseg_acl._stack import errors_alone
 from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.engine.checkpoint import SAFETENSORS
-from mmseg_acl.engine.export import export_student, plain_parts, write_config
+from mmseg_acl.engine.export import plain_parts, write_config, write_weights
 from mmseg_acl.inference.exported import ABOUT, INPUT, INSTALL, OUTPUT, open_session
 from mmseg_acl.inference.predictor import Predictor, check_threshold
 from mmseg_acl.inference.runs import ONNX, TORCHSCRIPT, find_run
@@ -128,10 +129,13 @@ def export(
     model = TrainedModel(run, network, 'cpu', options)
     network = model.network
     written: list[Path] = []
-    if 'mmseg' in formats:
-        written += export_student(model.config, run.checkpoint, out, network)
-    if 'safetensors' in formats:
-        written += _write_safetensors(model, out)
+    if {'mmseg', 'safetensors'} & set(formats):
+        plain, state, meta = plain_parts(model.config, run.checkpoint, network)
+        written.append(write_config(plain, out, network, run.checkpoint))
+        if 'mmseg' in formats:
+            written.append(write_weights(state, meta, written[0]))
+        if 'safetensors' in formats:
+            written.append(_write_safetensors(state, meta, written[0]))
     graphs = [name for name in ('onnx', 'torchscript') if name in formats]
     if graphs:
         about = describe(model, threshold)
@@ -268,17 +272,16 @@ def random_frames(count: int = 3) -> list[np.ndarray]:
     ]
 
 
-def _write_safetensors(model: TrainedModel, out: Path) -> list[Path]:
+def _write_safetensors(state: dict[str, Tensor], meta: dict, config_path: Path) -> Path:
+    """Write ``<network>.safetensors`` beside the config of a plain mmseg model."""
     from safetensors.torch import save
 
-    plain, state, meta = plain_parts(model.config, model.run.checkpoint, model.network)
-    config = write_config(plain, out, model.network, model.run.checkpoint)
-    weights = out / f'{model.network}{SAFETENSORS}'
-    about = dict(meta.get('dataset_meta', {}), network=model.network, licence=LICENCE)
+    about = dict(meta.get('dataset_meta', {}), network=config_path.stem, licence=LICENCE)
     # Each entry with memory of its own: the format has no place for shared ones.
     content = save({name: value.contiguous().clone() for name, value in state.items()}, _texts(about))
-    write_atomically(content, weights)
-    return [config, weights]
+    path = config_path.with_suffix(SAFETENSORS)
+    write_atomically(content, path)
+    return path
 
 
 def _texts(about: dict) -> dict[str, str]:
@@ -409,12 +412,6 @@ def _first_line(error: BaseException) -> str:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without what exporters warn of: advice for whoever wrote the model, and how they go about it."""
-    logger = logging.getLogger('torch.onnx')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logger.setLevel(level)
+    with errors_alone(logging.getLogger('torch.onnx')), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield

@@ -189,8 +189,8 @@ def _check_loop(config: Config) -> None:
 
 def _check_sliding(config: Config) -> None:
     """mmseg looks for the window when it predicts."""
-    for path, found in _test_cfgs(config.model, 'model'):
-        if found.get('mode') == 'slide':
+    for path, found, _ in _dicts(config):
+        if path.startswith('model.') and path.endswith('.test_cfg') and found.get('mode') == 'slide':
             for key in ('crop_size', 'stride'):
                 value = found.get(key)
                 sides = value if isinstance(value, (list, tuple)) else ()
@@ -201,26 +201,24 @@ def _check_sliding(config: Config) -> None:
                     )
 
 
-def _test_cfgs(part: dict, path: str) -> Iterator[tuple[str, dict]]:
-    for key, value in part.items():
-        if isinstance(value, dict):
-            if key == 'test_cfg':
-                yield f'{path}.{key}', value
-            yield from _test_cfgs(value, f'{path}.{key}')
-
-
-def _looked_up(part: dict, path: str = '') -> Iterator[tuple[str, dict, set[str]]]:
+def _looked_up(config: Config) -> Iterator[tuple[str, dict, set[str]]]:
     """Sections of ``LOOKED_UP`` anywhere in a config."""
-    for key, value in part.items():
-        if not isinstance(value, dict) or not path and key not in RUN_KEYS:
-            continue
-        inner = f'{path}.{key}' if path else key
+    for path, value, part in _dicts(config):
+        key = path.rpartition('.')[2]
         # A constructor or a segmentor of another project may read what it likes.
         ours = key != 'paramwise_cfg' or 'constructor' not in part
         ours = ours and (key != 'test_cfg' or part.get('type') == 'EncoderDecoder')
         if key in LOOKED_UP and ours:
-            yield inner, value, LOOKED_UP[key]
-        yield from _looked_up(value, inner)
+            yield path, value, LOOKED_UP[key]
+
+
+def _dicts(part: dict, path: str = '') -> Iterator[tuple[str, dict, dict]]:
+    """Each dict that a run reads of a config, after its dotted path; and the one that it stands in."""
+    for key, value in part.items():
+        if isinstance(value, dict) and (path or key in RUN_KEYS):
+            inner = f'{path}.{key}' if path else key
+            yield inner, value, part
+            yield from _dicts(value, inner)
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:

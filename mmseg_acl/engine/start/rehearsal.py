@@ -32,16 +32,15 @@ def rehearse(runner: Runner) -> None:
     if isinstance(dataset, SemiSupervisedDataset):
         starts = [0, *itertools.accumulate(dataset.source_sizes)]
         for number, name in enumerate(dataset.names):
-            _check_views(model, _peek(dataset, starts[number]), name, number < dataset.num_labelled)
+            _check_views(model, peek(dataset, starts[number]), name, number < dataset.num_labelled)
     else:
         check_labelled([dataset], 'labelled images', learns=True)
-        _check_views(model, _peek(dataset, 0), 'data set', True)
+        _check_views(model, peek(dataset, 0), 'data set', True)
     if runner.val_loop is not None:
         validation = runner.val_loop.dataloader.dataset
         if not len(validation):
             raise ValueError('val_dataloader.dataset has no image: check its list')
         check_labelled([validation], 'images to validate on', learns=False)
-        _peek(validation, 0)
         shared = _files(dataset) & _files(validation)
         if shared:
             runner.logger.warning(
@@ -52,7 +51,12 @@ def rehearse(runner: Runner) -> None:
         runner.logger.warning(fault)
 
 
-def _peek(dataset: Dataset, index: int) -> dict:
+def peek(dataset: Dataset, index: int) -> dict:
+    """An item as the pipeline gives it; no random state changes.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
     try:
         with random_scope([0]):
             return dataset[index]

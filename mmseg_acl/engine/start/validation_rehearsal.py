@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmseg_acl._stack import errors_alone
 from mmseg_acl.datasets.image_files import inspect_image
 from mmseg_acl.datasets.semi_supervised import random_scope
-from mmseg_acl.engine.loops import StudentTeacherValLoop
-from mmseg_acl.models.networks import is_semi_supervised, networks_of, predicting
-from mmseg_acl.models.semi.wrapping import unwrapped
+from mmseg_acl.engine.loops import StudentTeacherValLoop, score_prefix
+from mmseg_acl.engine.start.rehearsal import peek
+from mmseg_acl.models.networks import networks_of, predicting
 
 
 def rehearse_validation(runner: Runner) -> None:
@@ -42,30 +44,30 @@ def rehearse_validation(runner: Runner) -> None:
 
 def _score_names(runner: Runner) -> list[str] | None:
     """Names of the scores of a validation; None where one of its metrics needs more than one batch."""
-    loop, model, training = runner.val_loop, unwrapped(runner.model), runner.model.training
-    prefixed = isinstance(loop, StudentTeacherValLoop) and is_semi_supervised(model)
-    networks = networks_of(model) if isinstance(loop, StudentTeacherValLoop) else {'': model}
+    loop, model = runner.val_loop, runner.model
+    networks = list(networks_of(model)) if isinstance(loop, StudentTeacherValLoop) else [None]
     keys: list[str] = []
-    runner.model.eval()
+    training = model.training
+    model.eval()
     try:
         with random_scope([0]), torch.no_grad():
             batch = _batch(loop.dataloader)
             for network in networks:
-                outputs = _predict(runner.model, network, batch)
+                outputs = _predict(model, network, batch)
                 names = _names_of(loop.evaluator, outputs, batch, runner.logger)
                 if names is None:
                     return None
-                keys += [f'{network}/{name}' if prefixed else name for name in names]
+                prefix = score_prefix(model, network) if network else ''
+                keys += [f'{prefix}{name}' for name in names]
     finally:
-        runner.model.train(training)
+        model.train(training)
     return keys
 
 
-def _predict(model: nn.Module, network: str, batch: dict) -> list:
+def _predict(model: nn.Module, network: str | None, batch: dict) -> list:
+    """What one network says of a batch; None for the one that the model predicts with."""
     try:
-        if not network:
-            return model.val_step(batch)
-        with predicting(unwrapped(model), network):
+        with predicting(model, network) if network else nullcontext():
             return model.val_step(batch)
     except Exception as error:  # a model of the user's own, in a mode that training never has
         several = ' (images of different sizes need val_dataloader.batch_size=1)' if len(batch['inputs']) > 1 else ''
@@ -82,7 +84,7 @@ def _batch(loader: DataLoader) -> dict:
     if count > 1 and (other := _of_other_size(dataset)):
         chosen[-1] = other
     try:
-        return loader.collate_fn([dataset[index] for index in chosen])
+        return loader.collate_fn([peek(dataset, index) for index in chosen])
     except RuntimeError as error:
         raise ValueError(f'images of val_dataloader do not make a batch of {count}: {error}') from error
 
@@ -98,24 +100,20 @@ def _of_other_size(dataset: torch.utils.data.Dataset) -> int | None:
 
 def _names_of(evaluator: object, outputs: list, batch: dict, logger: logging.Logger) -> list[str] | None:
     """Names of the scores, from copies of the metrics that write and say nothing."""
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        names = []
-        for metric in deepcopy(evaluator.metrics):
-            if hasattr(metric, 'out_csv'):
-                metric.out_csv = None
-            metric.results.clear()
-            metric.dataset_meta = evaluator.dataset_meta
+    names = []
+    for metric in deepcopy(evaluator.metrics):
+        if hasattr(metric, 'out_csv'):
+            metric.out_csv = None
+        metric.results.clear()
+        metric.dataset_meta = evaluator.dataset_meta
+        with errors_alone(logger):
             metric.process(batch, [output.to_dict() for output in outputs])
             try:
                 found = [*metric.compute_metrics(metric.results), *getattr(metric, 'CONDITIONAL', ())]
             except Exception:  # one of the user's own, for which a batch is too little
                 return None
-            names += [f'{metric.prefix}/{key}' if metric.prefix else key for key in dict.fromkeys(found)]
-        return names
-    finally:
-        logger.setLevel(level)
+        names += [f'{metric.prefix}/{key}' if metric.prefix else key for key in dict.fromkeys(found)]
+    return names
 
 
 def _wanted(hook: object) -> Iterator[tuple[str, str]]:
