@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -63,6 +63,15 @@ def read_list(name_or_path: str | Path) -> list[str]:
             f"list '{path}' repeats {len(repeated)} entries ({', '.join(repeated[:5])}): keep one line of each"
         )
     return entries
+
+
+def entry_of(file: PurePath) -> str:
+    """The entry that stands for an image file, by its path below the folder that the list belongs to.
+
+    ``a/images/b.png`` and ``a/b.png`` are both called `a/b`: a data set has its images in `images`.
+    """
+    parent = file.parent.parent if file.parent.name == 'images' else file.parent
+    return _without_suffix((parent / file.name).as_posix())
 
 
 def draw_partitions(names: Sequence[str], seed: int = PARTITION_SEED, num_dev: int = 0) -> dict[str, list[str]]:

@@ -1,0 +1,1 @@
+"""What to label next, proposals for labelling tools and the way back, masks that are probably wrong."""
