@@ -66,6 +66,7 @@ setup(
             *EXPORT,
             'ImageHash>=4.3',
             'onedl-mmpretrain>=1.3,<2',
+            'pycocotools>=2.0.7',  # reads back what is written for labelling tools
             'pytest>=8',
             'pytest-xdist>=3.6',  # all cores: half the time on two
             'ruff>=0.9',

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from mmseg_acl.engine import user_errors
 from mmseg_acl.inference import Predictor, find_frames, predict_into
 from mmseg_acl.inference.writing import MASKS, Outputs
+from mmseg_acl.labelling.formats.labelstudio import LOCAL_FILES
+from mmseg_acl.labelling.proposals import FORMATS, write_proposals
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,6 +37,21 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='also write predictions.csv: share, regions, boxes, confidence of each frame',
     )
+    parser.add_argument(
+        '--format',
+        nargs='+',
+        choices=FORMATS,
+        default=['png'],
+        metavar='F',
+        help='also write the masks for labelling tools, of png (always written), coco, cvat, labelstudio',
+    )
+    parser.add_argument(
+        '--image-root',
+        default=LOCAL_FILES,
+        metavar='TEXT',
+        help="for Label Studio: what stands before a frame's path to make its address (default: %(default)s)",
+    )
+    parser.add_argument('--list', metavar='LIST', help='of a folder: only the frames of this list')
     parser.add_argument('--video', action='store_true', help='of a video: also write overlay.mp4')
     parser.add_argument(
         '--threshold',
@@ -57,13 +75,24 @@ def main() -> None:
     args = parse_args()
     with user_errors():
         *run, source = args.words
-        frames = find_frames(source, args.frames)  # first: the model takes longer to load
+        frames = find_frames(source, args.frames, args.list)  # first: the model takes longer to load
+        if set(args.format) != {'png'} and frames.rate is not None:
+            raise ValueError('labelling tools take images: write the frames of the video to a folder, and give that')
         predictor = Predictor(run, args.network, args.device, args.threshold, args.tta)
         print(f'{predictor.run.checkpoint}, network {predictor.network}, classes {", ".join(predictor.classes)}')
         outputs = Outputs(args.overlay, args.prob, args.csv, args.video)
         done = predict_into(predictor, frames, args.out, outputs, args.batch, args.overwrite)
         again = f', {done.there} were there already' if done.there else ''
         print(f'written: {done.written} masks to {args.out}/{MASKS}{again}')
+        for path in write_proposals(
+            Path(args.out),
+            frames.frames,
+            predictor.classes,
+            args.format,
+            f'{predictor.run.checkpoint.stem} {predictor.network}',
+            args.image_root,
+        ):
+            print(f'written: {path}')
         for fault in done.unreadable:
             print(f'skipped: {fault}', file=sys.stderr)
         if done.unreadable:

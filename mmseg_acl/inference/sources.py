@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES
+from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, entry_of, read_list
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
 
@@ -22,22 +22,24 @@ class Frame(NamedTuple):
     Attributes:
         name: Relative path, without a suffix, that its outputs are called by.
         read: Reads it: (H, W, 3) uint8, BGR, as it is shown. Raises ValueError where it cannot be read.
+        file: Relative path of its file; None of a video's frame.
     """
 
     name: PurePosixPath
     read: Callable[[], np.ndarray]
+    file: PurePosixPath | None = None
 
 
 class Source(NamedTuple):
     """Frames in order.
 
     Attributes:
-        frames: Of a video they come as it is decoded.
+        frames: Of a video they come as it is decoded; of files they are a list.
         count: How many; None where that is not known, as of a camera.
         rate: Frames a second of a video or camera, else None.
     """
 
-    frames: Iterator[Frame]
+    frames: Iterable[Frame]
     count: int | None
     rate: float | None = None
 
@@ -55,19 +57,22 @@ def read_frame(path: Path) -> np.ndarray:
     return image
 
 
-def find_frames(source: str, limit: int | None = None) -> Source:
+def find_frames(source: str, limit: int | None = None, entries: str | None = None) -> Source:
     """The frames of what a user names.
 
     Args:
         source: An image, a folder (all images in it and in its sub-folders), a glob in quotes, a text file with one
             path a line, a video, or the number of a camera.
         limit: At most so many frames; needed for a camera, which does not end.
+        entries: List (see :func:`~mmseg_acl.datasets.partitions.read_list`) of the frames to take of a folder.
 
     Raises:
-        FileNotFoundError: There is nothing of that name, or nothing in it.
+        FileNotFoundError: There is nothing of that name, or nothing in it, or not all of the list.
         ValueError: A camera without a limit, or a video that cannot be opened.
     """
     path = Path(source)
+    if entries is not None and not path.is_dir():
+        raise ValueError(f"a list names frames of a folder, but '{source}' is none")
     if source.isdecimal() and not path.exists():
         if limit is None:
             raise ValueError(f'camera {source} does not end by itself: say with --frames how many frames to take')
@@ -82,8 +87,25 @@ def find_frames(source: str, limit: int | None = None) -> Source:
     names = [
         name if name not in twice else name.with_name(file.name) for name, file in zip(names, files, strict=True)
     ]
-    chosen = list(zip(names, files, strict=True))[:limit]
-    return Source((Frame(name, lambda file=file: read_frame(file)) for name, file in chosen), len(chosen))
+    frames = [
+        Frame(name, lambda file=file: read_frame(file), PurePosixPath(file.relative_to(root).as_posix()))
+        for name, file in zip(names, files, strict=True)
+    ]
+    if entries is not None:
+        frames = _listed(frames, entries, source)
+    return Source(frames[:limit], len(frames[:limit]))
+
+
+def _listed(frames: list[Frame], entries: str, source: str) -> list[Frame]:
+    """The frames that a list names, in its order."""
+    by_entry = {entry_of(frame.file): frame for frame in frames}
+    wanted = read_list(entries)
+    missing = [entry for entry in wanted if entry not in by_entry]
+    if missing:
+        raise FileNotFoundError(
+            f"'{source}' lacks {len(missing)} of the {len(wanted)} frames of {entries}, such as {missing[0]!r}"
+        )
+    return [by_entry[entry] for entry in wanted]
 
 
 def _files(source: str, path: Path) -> list[Path]:

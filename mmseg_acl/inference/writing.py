@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -127,7 +127,7 @@ def draw(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return draw_labels(image, labels, YELLOW)
 
 
-def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
+def _groups(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
     group: list[Frame] = []
     for frame in frames:
         group.append(frame)
