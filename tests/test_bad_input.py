@@ -1369,7 +1369,7 @@ def test_what_takes_effect_otherwise_than_it_seems_is_said(case):
     case.patch.setattr(logging.Logger, 'warning', lambda self, text, *_: said.append(text))
     case.build(val_dataloader__dataset__folder='Synthetic/labelled', model__warmup_iters=8)
     said = '\n'.join(said)
-    assert '5 images to validate on are trained on, too' in said
+    assert '5 images to validate on are trained on with their labels, too' in said
     assert 'the warm-up lasts 8 iterations and the run 8: it will learn from labelled images ALONE' in said
 
 

@@ -59,7 +59,8 @@ def test_a_config_means_what_its_name_says(name):
     assert named == f'{data}/{partition}' and named in shipped_lists()
     method = BY_FOLDER[name.split('/')[0]]
     assert (dataset.unlabelled is not None) == method.unlabelled and config.model.type == method.type
-    assert config.val_dataloader.dataset.ann_file == config.test_dataloader.dataset.ann_file == f'{data}/test'
+    assert config.val_dataloader.dataset.ann_file == f'{data}/dev'
+    assert config.test_dataloader.dataset.ann_file == f'{data}/test'
     segmentor = config.model.get('segmentor', config.model)
     expected = dict(r50='ResNetV1c', swin='SwinTransformer', mbv2='MobileNetV2')[backbone]
     assert segmentor.backbone.type == expected and segmentor.backbone.init_cfg.type == 'Pretrained'

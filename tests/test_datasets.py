@@ -81,6 +81,7 @@ def three(tmp_path: Path) -> Path:
         ('polyp/eighth', 181),
         ('polyp/sixteenth', 90),
         ('polyp/thirtysecond', 45),
+        ('polyp/dev', 100),
         ('polyp/test', 162),
         ('cvc300/test', 60),
         ('colondb/test', 380),
@@ -92,7 +93,7 @@ def test_shipped_lists_have_the_published_sizes(name, size):
     assert name in shipped_lists()
 
 
-@pytest.mark.parametrize(('group', 'num_dev'), [('kvasir', 100), ('clinicdb', 60), ('polyp', 0)])
+@pytest.mark.parametrize(('group', 'num_dev'), [('kvasir', 100), ('clinicdb', 60), ('polyp', 100)])
 def test_shipped_partitions_are_reproduced_and_nested(group, num_dev):
     train = read_list(f'{group}/train')
     parts = draw_partitions(train, num_dev=num_dev)
@@ -101,9 +102,8 @@ def test_shipped_partitions_are_reproduced_and_nested(group, num_dev):
     nested = [set(parts[part]) for part in FRACTIONS]
     assert nested[0] < set(train) and all(inner < outer for outer, inner in pairwise(nested))
     assert not set(train) & set(read_list(f'{group}/test'))
-    if num_dev:
-        assert len(parts['dev']) == num_dev
-        assert set(parts['dev']) < set(train) - set(parts['half'])
+    assert len(parts['dev']) == num_dev
+    assert set(parts['dev']) < set(train) - set(parts['half'])
 
 
 @pytest.mark.parametrize('draw', ['b', 'c'])
@@ -425,7 +425,11 @@ def test_synthetic_polyps_are_not_told_by_brightness_alone():
 def test_dataset_configs_load(name):
     config = Config.fromfile(CONFIGS / f'{name}.py')
     assert config.train_dataloader.batch_size == sum(config.train_dataloader.sampler.ratio)
-    assert config.test_dataloader.dataset == config.val_dataloader.dataset
+    test, validation = config.test_dataloader.dataset, config.val_dataloader.dataset
+    if name.split('_')[0] in ('kvasir', 'clinicdb', 'polyp'):
+        group = name.split('_')[0]
+        assert (test.pop('ann_file'), validation.pop('ann_file')) == (f'{group}/test', f'{group}/dev')
+    assert test == validation
     assert config.test_evaluator.type == ('IoUMetric' if name.startswith('classes') else 'PolypMetric')
 
 

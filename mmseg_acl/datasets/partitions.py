@@ -78,7 +78,7 @@ def draw_partitions(names: Sequence[str], seed: int = PARTITION_SEED, num_dev: i
     """Draw nested labelled partitions: a thirty-second inside a sixteenth inside an eighth and so on to a half.
 
     The shipped partitions are `draw_partitions(read_list('kvasir/train'), num_dev=100)`, the same
-    of `clinicdb/train` with `num_dev=60`, and of `polyp/train` without a development part.
+    of `clinicdb/train` with `num_dev=60`, and of `polyp/train` with `num_dev=100`.
 
     Args:
         names: The training list.

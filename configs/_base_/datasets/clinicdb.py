@@ -8,5 +8,6 @@ train_dataloader = dict(
         partition='clinicdb/quarter',
     )
 )
-val_dataloader = dict(dataset=dict(type='CVCClinicDBDataset', ann_file='clinicdb/test'))
-test_dataloader = val_dataloader
+# Training images outside all of the partitions: unlabelled ones, whose masks validate and do nothing else.
+val_dataloader = dict(dataset=dict(type='CVCClinicDBDataset', ann_file='clinicdb/dev'))
+test_dataloader = dict(dataset=dict(type='CVCClinicDBDataset', ann_file='clinicdb/test'))

@@ -8,5 +8,6 @@ train_dataloader = dict(
         partition='kvasir/quarter',
     )
 )
-val_dataloader = dict(dataset=dict(type='KvasirSEGDataset', ann_file='kvasir/test'))
-test_dataloader = val_dataloader
+# Training images outside all of the partitions: unlabelled ones, whose masks validate and do nothing else.
+val_dataloader = dict(dataset=dict(type='KvasirSEGDataset', ann_file='kvasir/dev'))
+test_dataloader = dict(dataset=dict(type='KvasirSEGDataset', ann_file='kvasir/test'))

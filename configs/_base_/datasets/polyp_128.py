@@ -8,5 +8,6 @@ train_dataloader = dict(
         partition='polyp/quarter',
     )
 )
-val_dataloader = dict(dataset=dict(type='PolypDataset', ann_file='polyp/test'))
-test_dataloader = val_dataloader
+# Training images outside all of the partitions: unlabelled ones, whose masks validate and do nothing else.
+val_dataloader = dict(dataset=dict(type='PolypDataset', ann_file='polyp/dev'))
+test_dataloader = dict(dataset=dict(type='PolypDataset', ann_file='polyp/test'))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,8 +10,14 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
+from torch import nn
 
 from mmseg_acl.engine.atomic import BACKEND, remove_unfinished, write_atomically
+from mmseg_acl.models.networks import is_semi_supervised
+from mmseg_acl.models.semi.wrapping import unwrapped
+
+# In this order; other scores may be better when they are low.
+SCORES = ('mDice', 'mIoU')
 
 
 @HOOKS.register_module()
@@ -26,6 +32,8 @@ class AtomicCheckpointHook(CheckpointHook):
         interval: Iterations (epochs) between two checkpoints, or -1 for one at the end only. With gradient
             accumulation it must be a multiple of ``accumulative_counts``: gradients are in no checkpoint.
         max_keep_ckpts: How many to keep, or -1 for all.
+        save_best: As in mmengine, but that ``'auto'`` takes mDice, else mIoU, of the network that predicts. Where a
+            validation gives neither, or there is a reason against a best one, none is kept.
         backend_args: Where they go; by default to the local disk.
         **kwargs: Other arguments of mmengine's ``CheckpointHook``.
 
@@ -51,6 +59,11 @@ class AtomicCheckpointHook(CheckpointHook):
             # mmengine would pass them on and fail at the first checkpoint.
             raise TypeError(f"AtomicCheckpointHook got an unexpected keyword argument '{next(iter(self.args))}'")
         self.last_step: int | None = None
+        self.no_best: str | None = None
+
+    def keep_no_best(self, reason: str) -> None:
+        """Keep the last checkpoints alone; ``no_best`` says why."""
+        self.save_best, self.no_best = None, reason
 
     def before_train(self, runner: Runner) -> None:
         """Check the interval, and remove what a killed run has left unfinished."""
@@ -108,6 +121,12 @@ class AtomicCheckpointHook(CheckpointHook):
                 self.file_backend.remove(path)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if self.save_best and 'auto' in self.key_indicators:
+            score = best_score(runner.model, metrics)
+            if score is None:
+                self.keep_no_best('no validation gives mDice or mIoU')
+                return
+            self._init_rule(self.rules, [score])
         with self._removed_last():
             super()._save_best_checkpoint(runner, metrics)
 
@@ -141,3 +160,18 @@ def accumulative_counts(runner: Runner) -> int:
     wrapper = runner.optim_wrapper
     wrappers = wrapper.values() if hasattr(wrapper, 'optim_wrappers') else [wrapper]
     return max(getattr(one, '_accumulative_counts', 1) for one in wrappers)
+
+
+def best_score(model: nn.Module, keys: Iterable[str]) -> str | None:
+    """The score that ``save_best='auto'`` stands for: of the network that predicts, mDice or else mIoU.
+
+    Args:
+        model: Such as a method, whose scores are named ``teacher/mDice``, or a segmentor, whose are ``mDice``.
+        keys: Names of the scores of a validation.
+
+    Returns:
+        The name; None where there is none of them.
+    """
+    model, keys = unwrapped(model), set(keys)
+    wanted = [f'{model.predict_on}/{score}' for score in SCORES] if is_semi_supervised(model) else []
+    return next((key for key in (*wanted, *SCORES) if key in keys), None)

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 
 from mmseg_acl._stack import hide_log_noise
 from mmseg_acl.datasets.class_data import folders_explained
+from mmseg_acl.engine.best import settle_best, tell_next_steps
 from mmseg_acl.engine.checkpoint import check_state_fits, state_of
 from mmseg_acl.engine.distributed import DistributedRunner, prepare_cpus
 from mmseg_acl.engine.hooks.stop_signal_hook import StopSignalHook
@@ -176,7 +177,7 @@ def build_runner(config: Config) -> Runner:
         raise ValueError(f'the config cannot be built: {error_text(error)}') from error
     rehearse(runner)
     if runner.val_loop is not None:
-        rehearse_validation(runner)
+        settle_best(runner, rehearse_validation(runner))
     if not config.get('resume') and config.filename:
         # The copy in the work dir, since options of the command line may have changed the data.
         copy = Path(runner.work_dir) / Path(config.filename).name
@@ -195,6 +196,7 @@ def train(runner: Runner) -> None:
     runner.register_hook(first)
     try:
         runner.train()
+        tell_next_steps(runner)
     except RunError as error:
         if isinstance(error, DataError) and not first.done:
             raise ValueError(str(error)) from error

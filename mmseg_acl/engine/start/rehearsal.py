@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 
 from mmengine.runner import Runner
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 from mmseg_acl.datasets import SemiSupervisedDataset
 from mmseg_acl.datasets.class_data import check_labelled
 from mmseg_acl.datasets.semi_supervised import random_scope
+from mmseg_acl.engine.best import image_files
 from mmseg_acl.errors import DataError
 from mmseg_acl.models.networks import is_semi_supervised, learner
 from mmseg_acl.models.semi.wrapping import unwrapped
@@ -41,14 +41,28 @@ def rehearse(runner: Runner) -> None:
         if not len(validation):
             raise ValueError('val_dataloader.dataset has no image: check its list')
         check_labelled([validation], 'images to validate on', learns=False)
-        shared = _files(dataset) & _files(validation)
-        if shared:
-            runner.logger.warning(
-                f'{len(shared)} images to validate on are trained on, too, such as {min(shared)}: the scores say '
-                'nothing about unseen images'
-            )
+        _compare(dataset, validation, runner)
     if fault := too_late(runner.cfg):
         runner.logger.warning(fault)
+
+
+def _compare(dataset: Dataset, validation: Dataset, runner: Runner) -> None:
+    """Say which images to validate on are trained on, with their labels or without."""
+    files, sources = image_files(validation), getattr(dataset, 'sources', [dataset])
+    labelled = getattr(dataset, 'num_labelled', len(sources))
+    seen, unlabelled = (
+        files & set().union(*map(image_files, part)) for part in (sources[:labelled], sources[labelled:])
+    )
+    if seen:
+        runner.logger.warning(
+            f'{len(seen)} images to validate on are trained on with their labels, too, such as {min(seen)}: the '
+            'scores say nothing about unseen images'
+        )
+    if unlabelled:
+        runner.logger.info(
+            f'{len(unlabelled)} of the {len(validation)} images to validate on are among the unlabelled ones: no '
+            'loss sees their masks'
+        )
 
 
 def peek(dataset: Dataset, index: int) -> dict:
@@ -109,9 +123,3 @@ def _heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         for head in found if isinstance(found, nn.ModuleList) else [found]:
             if hasattr(head, 'num_classes') and hasattr(head, 'out_channels'):
                 yield f'{prefix}.{key}', head
-
-
-def _files(dataset: Dataset) -> set[str]:
-    if not hasattr(dataset, 'get_data_info'):
-        return set()
-    return {os.path.realpath(dataset.get_data_info(i).get('img_path', '')) for i in range(len(dataset))}

@@ -22,24 +22,28 @@ from mmseg_acl.engine.start.rehearsal import peek
 from mmseg_acl.models.networks import networks_of, predicting
 
 
-def rehearse_validation(runner: Runner) -> None:
+def rehearse_validation(runner: Runner) -> list[str] | None:
     """Predict and score one batch of validation images, and look for the scores that hooks will ask for.
 
     A model that cannot predict, or a score that nothing gives, would otherwise end the run at its first validation.
     No random state, no weight and no file changes.
+
+    Returns:
+        The names of the scores; None where one of the metrics needs more than one batch.
 
     Raises:
         ValueError: The message says what does not fit.
     """
     keys = _score_names(runner)
     if keys is None:
-        return
+        return None
     for hook in runner.hooks:
         for setting, wanted in _wanted(hook):
             if wanted not in keys:
                 raise ValueError(
                     f'{setting} is {wanted!r}, which no validation of this run gives. There are {", ".join(keys)}'
                 )
+    return keys
 
 
 def _score_names(runner: Runner) -> list[str] | None:
