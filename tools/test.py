@@ -1,21 +1,26 @@
 """Score a checkpoint on one or several test sets, the known ones of polyps or your own."""
 
 import argparse
-from pathlib import Path
 
 from mmseg_acl.engine import OptionsAction, load_config, user_errors
 from mmseg_acl.evaluation.cross_dataset import OWN, TEST_SETS, evaluate_checkpoint
 from mmseg_acl.evaluation.polyp_metric import PROTOCOLS
+from mmseg_acl.inference.runs import find_run
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
+        usage='%(prog)s RUN [options]',
         epilog='Data sets are looked for in the folder that MMSEG_ACL_DATA names, else in data/. '
-        'Scores are in percent.',
+        'Scores are in percent. The best checkpoint is the best one on the images to validate on. To score the last '
+        'one, give config and checkpoint.',
     )
-    parser.add_argument('config', help='config file the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='checkpoint file (.pth)')
+    parser.add_argument(
+        'run',
+        nargs='+',
+        help='a work dir (its best checkpoint, else the last), or a config and a checkpoint file (.pth)',
+    )
     parser.add_argument(
         '--datasets',
         nargs='+',
@@ -63,10 +68,14 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with user_errors():
+        config, checkpoint = find_run(args.run)
+        if config is None:
+            raise ValueError(f'{checkpoint} is an exported model: give a work dir, or a config and a checkpoint')
+        print(f'checkpoint: {checkpoint}')
         evaluate_checkpoint(
-            load_config(args.config, options=args.cfg_options),
-            args.checkpoint,
-            out_dir=args.out or str(Path(args.checkpoint).parent / 'test'),
+            load_config(str(config), options=args.cfg_options),
+            str(checkpoint),
+            out_dir=args.out or str(checkpoint.parent / 'test'),
             datasets=args.datasets,
             protocols=args.protocol,
             networks=args.network,

@@ -53,27 +53,37 @@ def settle_best(runner: Runner, keys: Iterable[str] | None) -> None:
 
 def next_steps(runner: Runner) -> str:
     """What a finished run leaves, and the commands that come next."""
-    hook, folder = _hook(runner), Path(runner.work_dir)
-    config = folder / Path(runner.cfg.filename or 'config.py').name
-    last = getattr(hook, 'last_ckpt', None)
-    best = getattr(hook, 'best_ckpt_path', None) if hook is not None and hook.save_best else None
-    lines = []
-    if best and len(hook.key_indicators) == 1:
-        score = runner.message_hub.get_info('best_score')
-        lines.append(f'best checkpoint by {hook.key_indicators[0]} ({score:.2f}): {best}')
+    hook = _hook(runner)
+    best, last = best_checkpoints(runner), getattr(hook, 'last_ckpt', None)
+    lines = [f'best checkpoint by {key} ({score:.2f}): {path}' for key, (score, path) in best.items()]
+    if best:
         lines.append(f'last checkpoint: {last}')
     elif last:
         reason = hook.no_best or ('no validation' if runner.val_loop is None else 'none was asked for or found')
         lines.append(f'last checkpoint: {last} (no best one is kept: {reason})')
     if best or last:
-        chosen = _shown(best or last)
+        run = _run_words(runner, Path(next(iter(best.values()))[1] if best else last), one=len(best) < 2)
         lines += [
             'next:',
-            f'  python tools/test.py {_shown(config)} {chosen}',
-            f'  python tools/predict.py {_shown(config)} {chosen} FRAMES --out predicted --overlay',
-            f'  python tools/export.py {_shown(config)} {chosen} --format onnx',
+            f'  python tools/test.py {run}',
+            f'  python tools/predict.py {run} FRAMES --out predicted --overlay',
+            f'  python tools/export.py {run} --format onnx',
         ]
     return '\n'.join(lines)
+
+
+def best_checkpoints(runner: Runner) -> dict[str, tuple[float, str]]:
+    """Best score and checkpoint so far, by the names of the scores that were asked for."""
+    hook, found = _hook(runner), runner.message_hub.runtime_info
+    if hook is None or not hook.save_best:
+        return {}
+    keys = hook.key_indicators
+    ends = {keys[0]: ''} if len(keys) == 1 else {key: f'_{key}' for key in keys}
+    return {
+        key: (found[f'best_score{end}'], found[f'best_ckpt{end}'])
+        for key, end in ends.items()
+        if f'best_ckpt{end}' in found
+    }
 
 
 def tell_next_steps(runner: Runner) -> None:
@@ -82,8 +92,14 @@ def tell_next_steps(runner: Runner) -> None:
         runner.logger.info(f'training has ended\n{text}')
 
 
-def _shown(path: str | Path) -> str:
-    return shlex.quote(str(path))
+def _run_words(runner: Runner, checkpoint: Path, one: bool) -> str:
+    """How the tools are told of this run: its work dir, where they would take this checkpoint from it."""
+    folder = Path(runner.work_dir)
+    others = set(map(str, folder.glob('best_*.pth'))) - {str(checkpoint)}
+    if one and checkpoint.parent == folder and not others:
+        return shlex.quote(str(folder))
+    config = folder / Path(runner.cfg.filename or 'config.py').name
+    return f'{shlex.quote(str(config))} {shlex.quote(str(checkpoint))}'
 
 
 def _hook(runner: Runner) -> AtomicCheckpointHook | None:
