@@ -10,8 +10,10 @@ import importlib
 import io
 import logging
 import re
+import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 # Import name -> first version that serves, first version that does not.
 VERSIONS = {
@@ -20,6 +22,8 @@ VERSIONS = {
     'mmcv': ('2.0.1', '3'),
     'mmseg': ('1.2', '2'),
 }
+# torchvision 0.15 belongs to torch 2.0, 0.16 to 2.1 and so on.
+TORCHVISION_BEFORE_TORCH = 15
 # mmseg imports these parts by itself as soon as something is built; importing them here keeps
 # what they print in one place, and shows a broken part before a run starts.
 PARTS = (
@@ -135,13 +139,26 @@ def _find_import_problem(name: str) -> str | None:
         if error.name == name:
             return f'{name} is not installed'
         return f'{name} is installed but needs {error.name}: pip install {error.name}'
-    # A wrong partner fails an assertion in mmseg and mmcv; a library of the system, an OSError.
-    except (ImportError, AssertionError, AttributeError, OSError) as error:
-        hint = ''
-        if 'libGL' in str(error):
-            hint = ' (on a machine without a screen: pip install opencv-python-headless)'
-        return f'{name} is installed but does not import: {error}{hint}'
+    # A wrong partner fails an assertion in mmseg and mmcv; a library of the system, an OSError; a torchvision made
+    # for another torch, a RuntimeError.
+    except (ImportError, AssertionError, AttributeError, OSError, RuntimeError) as error:
+        return f'{name} is installed but does not import: {error}{_way_out(error)}'
     return None
+
+
+def _way_out(error: Exception) -> str:
+    """What mends a failed import, where that is known."""
+    if 'libGL' in str(error):
+        return ' (on a machine without a screen: pip install opencv-python-headless)'
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if 'torchvision' in str(error) or any('torchvision' in Path(file).parts for file in files):
+        torch = importlib.import_module('torch').__version__
+        fits = f'0.{_release(torch)[1] + TORCHVISION_BEFORE_TORCH}'
+        return (
+            f' (the torchvision here does not fit torch {torch}: install torchvision {fits} from where torch came '
+            f'from, such as pip install "torchvision=={fits}.*", or take it away: pip uninstall torchvision)'
+        )
+    return ''
 
 
 def _release(version: str) -> tuple[int, ...]:

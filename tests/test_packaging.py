@@ -11,6 +11,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 
 from mmseg_acl import _stack
@@ -182,6 +183,17 @@ def test_a_part_that_does_not_import_is_named(tmp_path):
     (tmp_path / 'mmseg' / '__init__.py').write_text("raise AssertionError('MMCV==9 is used')\n")
     result = run_python('import mmseg_acl', tmp_path)
     assert '  - mmseg is installed but does not import: MMCV==9 is used' in result.stderr
+
+
+def test_a_torchvision_made_for_another_torch_is_named_with_the_one_that_fits(tmp_path):
+    (tmp_path / 'torchvision').mkdir()
+    (tmp_path / 'torchvision' / '__init__.py').write_text("raise RuntimeError('operator nms does not exist')\n")
+    (tmp_path / 'mmseg').mkdir()
+    (tmp_path / 'mmseg' / '__init__.py').write_text('import torchvision\n')
+    result = run_python('import mmseg_acl', tmp_path)
+    fits = f'0.{_stack._release(torch.__version__)[1] + 15}'
+    assert '  - mmseg is installed but does not import: operator nms does not exist' in result.stderr
+    assert f'pip install "torchvision=={fits}.*"' in result.stderr
 
 
 def test_versions_compare_as_numbers():

@@ -77,7 +77,7 @@ def plain_parts(config: Config, checkpoint: str | Path, network: str) -> tuple[C
     """Config, weights and meta of one network as a plain mmseg model; raises as :func:`export_student`."""
     init_default_scope(config.get('default_scope', 'mmseg'))
     plain = plain_config(config)  # before the weights are read, so that what cannot be exported is found at once
-    model = MODELS.build(config.model)
+    model = MODELS.build(deepcopy(config.model))
     networks = networks_of(model)
     if network not in networks:
         raise ValueError(f'{type(model).__name__} has no network {network!r}; it has {", ".join(networks)}')

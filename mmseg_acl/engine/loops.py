@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mmengine.runner import ValLoop
+from mmengine.visualization import Visualizer
 from mmseg.registry import LOOPS
 from torch import nn
 
@@ -30,7 +34,7 @@ class StudentTeacherValLoop(ValLoop):
         model, metrics = self.runner.model, {}
         for network in networks_of(model):
             prefix = score_prefix(model, network)
-            with predicting(model, network):
+            with predicting(model, network), pictures_named(self.runner.visualizer, prefix):
                 metrics.update({f'{prefix}{key}': value for key, value in self._evaluate().items()})
         self.runner.call_hook('after_val_epoch', metrics=metrics)
         self.runner.call_hook('after_val')
@@ -40,3 +44,22 @@ class StudentTeacherValLoop(ValLoop):
         for index, batch in enumerate(self.dataloader):
             self.run_iter(index, batch)
         return self.evaluator.evaluate(len(self.dataloader.dataset))
+
+
+@contextmanager
+def pictures_named(visualizer: Visualizer, prefix: str) -> Iterator[None]:
+    """Put ``prefix`` before the name of every picture that hooks draw meanwhile.
+
+    ``SegVisualizationHook`` names a picture after its image, so that those of a second network would replace those
+    of the first.
+    """
+    draw = visualizer.add_datasample
+
+    def named(name: str, *args: object, **kwargs: object) -> None:
+        draw(f'{prefix.replace("/", "_")}{name}', *args, **kwargs)
+
+    visualizer.add_datasample = named
+    try:
+        yield
+    finally:
+        del visualizer.add_datasample

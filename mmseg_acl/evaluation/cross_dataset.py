@@ -175,7 +175,7 @@ def load_model(config: Config, checkpoint: str, device: str | None = None) -> nn
         ValueError: If it belongs to another model.
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
-    model = MODELS.build(config.model)
+    model = MODELS.build(deepcopy(config.model))
     load_model_weights(model, checkpoint)
     return model.to(device or get_device()).eval()
 

@@ -6,6 +6,7 @@ import functools
 import logging
 import re
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,4 +193,4 @@ def _other_folder(config: Config) -> Path | None:
 
 def _build_model(config: Config) -> nn.Module:
     init_default_scope(config.get('default_scope', 'mmseg'))
-    return MODELS.build(config.model)
+    return MODELS.build(deepcopy(config.model))

@@ -23,6 +23,9 @@ class RunConfig(Config):
     def of(cls, config: Config) -> RunConfig:
         """The part of ``config`` that a run reads."""
         content = {key: value for key, value in config.to_dict().items() if key in RUN_KEYS | KEPT}
+        pipeline = ((content.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline')
+        if pipeline:
+            content['test_pipeline'] = pipeline  # where mmseg's inference looks for it
         return cls(content, cfg_text=config.text, filename=config.filename, env_variables=config.env_variables)
 
     @property

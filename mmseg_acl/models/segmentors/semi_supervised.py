@@ -83,6 +83,10 @@ class SemiBatch:
         return batch, blank
 
 
+# What mmseg's tools set to None before they build a model.
+OF_SEGMENTORS = ('pretrained', 'train_cfg', 'test_cfg')
+
+
 @MODELS.register_module()
 class SemiSupervisedSegmentor(BaseSegmentor):
     """Any mmseg segmentor as a student, with an EMA teacher beside it.
@@ -111,7 +115,8 @@ class SemiSupervisedSegmentor(BaseSegmentor):
             first.
         data_preprocessor: Config; by default the segmentor's own, applied to each view.
         init_cfg: Passed to mmengine's ``BaseModule``.
-        **unknown: None; an argument that was renamed ends in an error that names the present one.
+        **unknown: None; an argument that was renamed ends in an error that names the present one. mmseg's own tools
+            set ``pretrained``, ``train_cfg`` and ``test_cfg`` of every model, which may be None here.
 
     Raises:
         ValueError: A momentum, warm-up or network name outside what is allowed, or an argument by its old name.
@@ -132,6 +137,7 @@ class SemiSupervisedSegmentor(BaseSegmentor):
         **unknown: Any,
     ) -> None:
         refuse_renamed(type(self), unknown)
+        unknown = {key: value for key, value in unknown.items() if key not in OF_SEGMENTORS or value is not None}
         if unknown:
             raise TypeError(f'{type(self).__name__} got an unexpected keyword argument {next(iter(unknown))!r}')
         if not 0 <= teacher_momentum < 1:
@@ -288,6 +294,26 @@ class SemiSupervisedSegmentor(BaseSegmentor):
         """The segmentor that predicts."""
         return getattr(self, self.predict_on)
 
+    @property
+    def decode_head(self) -> nn.Module:
+        """That of the predicting network, as mmseg's tools look for it."""
+        return self.network.decode_head
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the predicting network's logits."""
+        return self.network.out_channels
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the predicting network."""
+        return self.network.num_classes
+
+    @property
+    def align_corners(self) -> bool:
+        """Whether the predicting network's logits are resized with aligned corners."""
+        return self.network.align_corners
+
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
         """Predict with the network named by ``predict_on``; as in any mmseg segmentor."""
         return self.network.predict(inputs, data_samples)
@@ -334,6 +360,7 @@ def without_weights(config: dict) -> dict:
     """A copy of a segmentor's config that names no pre-trained weights: a teacher starts as its student."""
     config = deepcopy(config)
     config.pop('init_cfg', None)
+    config.pop('pretrained', None)
     for part in config.values():
         if isinstance(part, dict) and part.get('init_cfg', {}) and 'checkpoint' in part['init_cfg']:
             part.pop('init_cfg')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
@@ -22,7 +24,7 @@ def build_segmentor(config: dict) -> nn.Module:
             threshold than 0.5 or ignores another label than 255.
     """
     try:
-        segmentor = MODELS.build(with_threshold(config))
+        segmentor = MODELS.build(deepcopy(with_threshold(config)))  # mmseg writes into it
     except RuntimeError as error:
         if 'ops' not in str(error):
             raise
