@@ -9,13 +9,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 SOURCES := mmseg_acl tools tests configs setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo picture test test-quick test-robust results lint format clean
+.PHONY: help install demo picture test test-quick test-robust test-readers results lint format clean
 
 help:
 	@echo 'make demo        train and test on synthetic frames, write work_dirs/demo/report.html'
 	@echo 'make test        all tests'
 	@echo 'make test-quick  the tests that take seconds'
 	@echo 'make test-robust the tests that train, with other seeds, start weights and instructions (an hour)'
+	@echo 'make test-readers what is written for CVAT, COCO and Label Studio, read by their own libraries (downloads them)'
 	@echo 'make results     write the tables and figures of the documents from the files in results/'
 	@echo 'make picture     run the demo and take its example for README.md'
 	@echo 'make lint        check style'
@@ -68,6 +69,18 @@ results: $(STAMP)
 
 test-robust: $(STAMP)
 	$(BIN)/python tests/robustness.py --jobs "$$(nproc)"
+
+# Libraries whose pins go with neither our Pillow nor our OpenCV, each in an environment of its own.
+READERS := $(VENV)/readers
+test-readers: $(STAMP)
+	rm -rf $(READERS)/cases
+	PYTHONPATH=.:tests $(BIN)/python tests/foreign_readers.py write $(READERS)/cases
+	for reader in datumaro label-studio-sdk; do \
+	  test -x $(READERS)/$$reader/bin/python || $(PYTHON) -m venv $(READERS)/$$reader || exit 1; \
+	  $(READERS)/$$reader/bin/python -m pip install --quiet --disable-pip-version-check $$reader || exit 1; \
+	done
+	$(READERS)/datumaro/bin/python tests/foreign_readers.py datumaro $(READERS)/cases
+	$(READERS)/label-studio-sdk/bin/python tests/foreign_readers.py labelstudio $(READERS)/cases
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)

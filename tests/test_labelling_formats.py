@@ -168,7 +168,7 @@ def test_the_zip_is_as_cvat_has_it(tmp_path):
         names = archive.namelist()
         assert archive.read('labelmap.txt').decode().splitlines()[1:] == ['background:0,0,0::', 'polyp:128,0,0::']
         listed = archive.read('ImageSets/Segmentation/default.txt').decode().splitlines()
-        assert listed == ['none', 'two', '"case 1/f1"', 'case_2/f1']
+        assert listed == ['none', 'two', 'case 1/f1', 'case_2/f1']
         for name in CASES:
             assert {f'SegmentationClass/{name}.png', f'SegmentationObject/{name}.png'} <= set(names)
         data = np.frombuffer(archive.read('SegmentationObject/two.png'), np.uint8)

@@ -42,9 +42,7 @@ def write_cvat(frames: Iterable[Labelled], classes: Sequence[str], path: Path) -
             names.append(name)
         lines = [f'{name}:{",".join(map(str, colours[label]))}::' for label, name in enumerate(classes)]
         archive.writestr(LABELS, '\n'.join([HEADER, *lines]) + '\n')
-        # A name with a space stands in quotes.
-        quoted = [f'"{name}"' if ' ' in name else name for name in names]
-        archive.writestr(f'{LISTS}/default.txt', ''.join(f'{name}\n' for name in quoted))
+        archive.writestr(f'{LISTS}/default.txt', ''.join(f'{name}\n' for name in names))
     unfinished.replace(path)
 
 
@@ -71,7 +69,7 @@ def read_cvat(path: Path, classes: Sequence[str]) -> list[Labelled]:
     except zipfile.BadZipFile as error:
         raise ValueError(f'{path} is no zip ({error})') from error
     found = []
-    for line in dict.fromkeys(line.strip('"') for line in lines if line):
+    for line in dict.fromkeys(line for line in lines if line):
         member = f'{CLASSES}/{line}.png'
         found.append(
             Labelled(
