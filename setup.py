@@ -19,6 +19,7 @@ def read_requirements(path: Path) -> list[str]:
 
 
 EXPORT = ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.5', 'safetensors>=0.4']
+WEB = ['gradio>=6,<7']
 
 setup(
     name='mmseg_acl',
@@ -61,11 +62,15 @@ setup(
         'figures': ['scikit-learn>=1.3'],
         # tools/export.py, and tools/predict.py with what it wrote.
         'export': EXPORT,
+        # tools/serve.py.
+        'web': WEB,
         # The tests exercise all of them, and a backbone of mmpretrain, with a stand-in for torchvision's few names.
         'dev': [
             *EXPORT,
+            *WEB,
             'ImageHash>=4.3',
             'onedl-mmpretrain>=1.3,<2',
+            'playwright>=1.50',  # drives an installed Chromium; brings no browser of its own
             'pycocotools>=2.0.7',  # reads back what is written for labelling tools
             'pytest>=8',
             'pytest-xdist>=3.6',  # all cores: half the time on two

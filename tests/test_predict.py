@@ -21,7 +21,7 @@ from tool_process import run_tool
 from mmseg_acl.engine import load_config
 from mmseg_acl.evaluation.polyp_metric import foreground_probability
 from mmseg_acl.inference import Predictor, find_frames, find_run
-from mmseg_acl.inference.writing import boxes_of
+from mmseg_acl.inference.writing import regions_of
 from mmseg_acl.models.networks import predicting
 
 CONFIGS = Path(__file__).parent / 'configs'
@@ -110,9 +110,9 @@ def test_masks_lie_as_the_frames_do_and_are_those_of_scoring(run, frames, tmp_pa
         stored = cv2.imread(str(tmp_path / 'probabilities' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
         assert stored.dtype == np.uint16 and np.abs(stored / 65535 - prob).max() < 1e-3
         assert float(rows[name]['share polyp']) == pytest.approx((mask > 0).mean(), abs=1e-6)
-        boxes = boxes_of(mask)
-        assert int(rows[name]['regions']) == len(boxes)
-        assert rows[name]['boxes'].split()[0] == ','.join(map(str, boxes[0]))
+        regions = regions_of(mask > 0)
+        assert int(rows[name]['regions']) == len(regions)
+        assert rows[name]['boxes'].split()[0] == ','.join(map(str, regions[0][:4]))
         overlay = cv2.imread(str(tmp_path / 'overlays' / f'{name}.png'))
         changed = (overlay != cv2.imread(output['img_path'])).any(axis=2)
         assert changed[mask > 0].mean() > 0.5 and not changed[cv2.dilate(mask, np.ones((5, 5))) == 0].any()

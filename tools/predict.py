@@ -80,7 +80,7 @@ def main() -> None:
             raise ValueError('labelling tools take images: write the frames of the video to a folder, and give that')
         predictor = Predictor(run, args.network, args.device, args.threshold, args.tta)
         print(f'{predictor.run.checkpoint}, network {predictor.network}, classes {", ".join(predictor.classes)}')
-        outputs = Outputs(args.overlay, args.prob, args.csv, args.video)
+        outputs = Outputs(args.overlay, args.prob, args.csv, '.mp4' if args.video else None)
         done = predict_into(predictor, frames, args.out, outputs, args.batch, args.overwrite)
         again = f', {done.there} were there already' if done.there else ''
         print(f'written: {done.written} masks to {args.out}/{MASKS}{again}')

@@ -51,7 +51,10 @@ def read_frame(path: Path) -> np.ndarray:
         ValueError: It cannot be decoded.
     """
     data = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:  # such as more pixels than OpenCV takes
+        raise ValueError(f'{path} cannot be decoded as an image: {error.err}') from error
     if image is None:
         raise ValueError(f'{path} cannot be decoded as an image')
     return image

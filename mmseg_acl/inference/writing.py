@@ -22,6 +22,8 @@ from mmseg_acl.visualization.pictures import MORE_CLASSES, YELLOW, draw_labels
 MASKS, OVERLAYS, PROBABILITIES = 'masks', 'overlays', 'probabilities'
 TABLE, RECORD = 'predictions.csv', 'predictor.json'
 BOXES_SHOWN = 20
+# Of videos, by suffix; browsers show the second.
+CODECS = {'.mp4': 'mp4v', '.webm': 'VP80'}
 
 
 class Summary(NamedTuple):
@@ -45,13 +47,13 @@ class Outputs(NamedTuple):
         overlay: The frame with the mask as a tint and an outline.
         probabilities: The foreground's probability, or that of each class, as 16-bit PNG: 65535 is 1.
         table: A row in ``predictions.csv``.
-        video: A video of the overlays, of the rate and size of the source.
+        video: A suffix of ``CODECS``, for a video of the overlays, of the rate and size of the source.
     """
 
     overlay: bool = False
     probabilities: bool = False
     table: bool = False
-    video: bool = False
+    video: str | None = None
 
 
 def predict_into(
@@ -86,7 +88,7 @@ def predict_into(
     out = Path(out)
     _claim(out, predictor, overwrite)
     table = _Table(out / TABLE, predictor.classes, overwrite) if outputs.table else None
-    film = _Film(out / 'overlay.mp4', source.rate) if outputs.video else None
+    film = _Film(out / f'overlay{outputs.video}', source.rate) if outputs.video else None
     written = there = 0
     unreadable: list[str] = []
     progress = Progress(
@@ -222,19 +224,28 @@ class _Table:
 
     def add(self, name: PurePosixPath, found: Prediction) -> None:
         shares = [(found.labels == label).mean() for label in range(1, len(self.classes))]
-        regions = boxes_of(found.labels)
-        shown = ' '.join('{},{},{},{}'.format(*box) for box in regions[:BOXES_SHOWN])
+        regions = regions_of(found.labels > 0)
+        shown = ' '.join('{},{},{},{}'.format(*region) for region in regions[:BOXES_SHOWN])
         row = [str(name), *(f'{share:.6f}' for share in shares), len(regions), shown, f'{found.confidence:.4f}']
         with open(self.path, 'a', newline='') as file:
             csv.writer(file).writerow(row)
         self.names.add(str(name))
 
 
-def boxes_of(labels: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """Boxes (left, top, width, height) of the 8-connected regions of the foreground, the largest first."""
-    _, _, stats, _ = cv2.connectedComponentsWithStats((labels > 0).astype(np.uint8), connectivity=8)
-    regions = sorted(stats[1:].tolist(), key=lambda region: -region[cv2.CC_STAT_AREA])
-    return [tuple(region[:4]) for region in regions]
+class Region(NamedTuple):
+    """The box of an 8-connected region, and its area, all in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    area: int
+
+
+def regions_of(mask: np.ndarray) -> list[Region]:
+    """The 8-connected regions of a mask (H, W), bool, the largest first."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    return sorted((Region(*row) for row in stats[1:].tolist()), key=lambda region: -region.area)
 
 
 class _Film:
@@ -247,10 +258,15 @@ class _Film:
         if self.writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.writer = cv2.VideoWriter(
-                str(self.path), cv2.VideoWriter_fourcc(*'mp4v'), self.rate, frame.shape[1::-1]
+                str(self.path),
+                cv2.VideoWriter_fourcc(*CODECS[self.path.suffix]),
+                self.rate,
+                frame.shape[1::-1],
             )
             if not self.writer.isOpened():
-                raise ValueError(f'{self.path} cannot be written: this OpenCV has no encoder for mp4')
+                raise ValueError(
+                    f'{self.path} cannot be written: this OpenCV has no encoder for {CODECS[self.path.suffix]}'
+                )
         self.writer.write(frame)
 
     def close(self) -> None:

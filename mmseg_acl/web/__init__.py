@@ -1,0 +1,3 @@
+from mmseg_acl.web.page import Page
+
+__all__ = ['Page']
