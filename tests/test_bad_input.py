@@ -118,6 +118,18 @@ class Case:
             torch.save(content, path)
         return path
 
+    def of_19_classes(self) -> Path:
+        """Weights of the segmentor, plain, with a last layer for 19 classes."""
+        source = self.checkpoint()
+        content = torch.load(source, weights_only=False)['state_dict']
+        source.unlink()
+        state = {key.removeprefix('student.'): value for key, value in content.items() if key.startswith('student.')}
+        for kind in ('weight', 'bias'):
+            value = state[f'decode_head.conv_seg.{kind}']
+            state[f'decode_head.conv_seg.{kind}'] = torch.zeros(19, *value.shape[1:])
+        torch.save(dict(state_dict=state), self.folder / 'cities.pth')
+        return self.folder / 'cities.pth'
+
     def spoiled(self, number: complex, **options: object) -> Path:
         """A checkpoint of a run in which a weight is no number, or no real one."""
         path = self.checkpoint(**options)
@@ -260,6 +272,17 @@ LISTS = [
         'list saved in UTF-16',
         lambda c: c.data(labelled=dict(ann_file=c.write('a.txt', '0001\n'.encode('utf-16')))),
         'a.txt. is no text in UTF-8.*save it as UTF-8',
+    ),
+    Row(
+        'list with an image and its mask on each line',
+        lambda c: c.data(labelled=dict(ann_file=c.write('a.txt', 'images/0001.png masks/0001.png\n'))),
+        r"a.txt' has two files on a line \(images/0001.png masks/0001.png\): write one image name a line",
+    ),
+    Row(
+        'list with the folder images/ before each name',
+        lambda c: c.data(labelled=dict(ann_file=c.write('a.txt', 'images/0001.png\nimages/0002.png\n'))),
+        "the entry 'images/0001' of the list means an image in the folder '.*labelled/images/images', which does not "
+        "exist: an entry is the name of an image in '.*labelled/images', such as '0001'",
     ),
     Row(
         'list with names that are not there',
@@ -618,6 +641,11 @@ CONFIG_FILES = [
         "mine.py cannot be read as a config: .*'undefined' is not defined",
     ),
     Row(
+        'config saved in UTF-16',
+        lambda c: c.build(c.write('mine.py', "_base_ = 'absent.py'\n".encode('utf-16'))),
+        'mine.py cannot be read as a config: UnicodeDecodeError.*: save it as UTF-8',
+    ),
+    Row(
         'config based on a file that does not exist',
         lambda c: c.build(c.write('mine.py', "_base_ = 'absent.py'\n")),
         "mine.py cannot be read as a config: .*absent.py'",
@@ -681,6 +709,11 @@ OPTIONS = [
         "a config's own variable on the command line",
         lambda c: c.build(crop_size=(64, 64)),
         "crop_size would change nothing: 'crop_size' is a variable of the config file",
+    ),
+    Row(
+        'list entered without a number on the command line',
+        lambda c: c.build(model__segmentor__decode_head__loss_decode__loss_weight=2.0),
+        'decode_head.loss_decode is a list of 2: name an entry by its number, such as .*loss_decode.0.loss_weight',
     ),
     Row(
         'misspelt argument of a model',
@@ -907,6 +940,36 @@ PARTS = [
         'has no mask: LoadPolypMask.. belongs in the pipeline of a labelled data set',
     ),
     Row(
+        'images read as grey ones',
+        lambda c: c.build(
+            c.config(
+                "load = dict(type='LoadImageFromFile', color_type='grayscale')\n"
+                'pipeline = [load, *_base_.sup_pipeline[1:]]\n'
+                'train_dataloader = dict(dataset=dict(labelled=dict(pipeline=pipeline)))'
+            )
+        ),
+        "images of three planes, and color_type='grayscale' may give other ones: leave it out",
+    ),
+    *(
+        Row(
+            f'one channel without a sigmoid{what}',
+            lambda c, m=method, k=key: c.build(m, **{f'{k}decode_head__out_channels': 1}),
+            'FCNHead has out_channels=1 and a CrossEntropyLoss over channels, of which it needs two: set loss_',
+        )
+        for method, what, key in (
+            ('mean_teacher', '', 'model__segmentor__'),
+            ('supervised', ', in a plain model', 'model__'),
+        )
+    ),
+    Row(
+        'class weights beside avg_non_ignore',
+        lambda c: c.build(
+            model__segmentor__decode_head__loss_decode__0__class_weight=[1.0, 2.0],
+            model__segmentor__decode_head__loss_decode__0__avg_non_ignore=True,
+        ),
+        'has class_weight and avg_non_ignore=True, .* leave avg_non_ignore out',
+    ),
+    Row(
         'a list to validate on that does not exist',
         lambda c: c.build(val_dataloader__dataset__ann_file='absent.txt'),
         "no list 'absent.txt'",
@@ -940,6 +1003,12 @@ CHECKPOINTS = [
         'weights to start from of another model',
         lambda c: c.build(load_from=str(c.checkpoint('aclnet', 'a.pth'))),
         'a.pth was not made by this model .MeanTeacher.*such as .*Give the config it was trained with',
+    ),
+    Row(
+        'weights to start from for another number of classes',
+        lambda c: c.build(load_from=str(c.of_19_classes())),
+        'cities.pth was not made by this model .*of another shape.* or, to start from all of it but the layers for '
+        r"its own number of classes, leave load_from out and set model.segmentor.init_cfg=dict\(type='Pretrained'",
     ),
     Row(
         'weights to start from that are a text',
@@ -1173,6 +1242,11 @@ GRIDS = [
             ('runs: [{config: CONFIG, data: {a: 1}}]', 'the axis data is .*; it must be a text or number'),
             ('{test_sets: 5, runs: [config: CONFIG]}', r'test_sets is \[5\]; allowed are kvasir'),
         )
+    ),
+    Row(
+        'description saved in UTF-16',
+        lambda c: c.tool('experiments.py', 'status', c.write('grid.yaml', 'runs: 3'.encode('utf-16'))),
+        'grid.yaml is no YAML in UTF-8',
     ),
     Row(
         'table whose name leads out of the results folder',

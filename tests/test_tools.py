@@ -141,6 +141,17 @@ def test_networks_are_scored_each_by_itself(run_tool, models, tmp_path):
     assert one['teacher'] == both['teacher'] != both['student']
 
 
+def test_equal_rows_of_a_teacher_that_never_began_are_explained(run_tool, models, tmp_path):
+    config, checkpoint, _ = models['semi']
+    state = torch.load(checkpoint)['state_dict']
+    equal = {key: state[key.replace('teacher.', 'student.', 1)] for key in state}
+    torch.save(dict(state_dict=equal), tmp_path / 'equal.pth')
+    named = ('--datasets', 'synthetic', '--out', tmp_path / 'out')
+    status, out, _ = run_tool(config, tmp_path / 'equal.pth', *named)
+    assert status == 0 and 'student and teacher have equal weights, so their rows are equal' in out
+    assert 'equal weights' not in run_tool(config, checkpoint, *named)[1]
+
+
 def test_results_lie_beside_the_checkpoint_by_default(run_tool, models):
     config, checkpoint, _ = models['semi']
     assert run_tool(config, checkpoint, '--datasets', 'synthetic')[0] == 0

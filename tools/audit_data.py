@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.datasets.audit import THRESHOLD, audit_data, format_audit, write_audit
 from mmseg_acl.engine import user_errors
 from mmseg_acl.visualization.style import save_figure
@@ -30,7 +31,7 @@ def parse_args() -> argparse.Namespace:
         help='the most bits, of 256, in which near-duplicates differ (default: %(default)s)',
     )
     parser.add_argument('--pictures', type=int, default=12, help='pairs to draw (default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/audit'), help='folder (default: %(default)s)')
+    parser.add_argument('--out', type=folder, default=Path('work_dirs/audit'), help='folder (default: %(default)s)')
     return parser.parse_args()
 
 

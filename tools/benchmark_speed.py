@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from mmseg_acl.arguments import folder, positive
 from mmseg_acl.benchmarks import affinity, loading, methods, refinement, scoring, startup, step
 from mmseg_acl.benchmarks.measure import SkipPart, write
 
@@ -34,9 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line and measure; ``argv`` is for tests."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--parts', nargs='+', choices=list(PARTS), default=list(PARTS), help='default: all')
-    parser.add_argument('--out', type=Path, default=Path('results/speed'), help='folder to write to')
-    parser.add_argument('--threads', type=int, default=1, help="torch's threads (default 1)")
-    parser.add_argument('--repeats', type=int, default=5, help='rounds; the best counts (default 5)')
+    parser.add_argument('--out', type=folder, default=Path('results/speed'), help='folder to write to')
+    parser.add_argument('--threads', type=positive, default=1, help="torch's threads (default 1)")
+    parser.add_argument('--repeats', type=positive, default=5, help='rounds; the best counts (default 5)')
     parser.add_argument(
         '--sides',
         nargs='+',

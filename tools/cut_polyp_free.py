@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.progress import track
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.datasets.catalogue import POLYP_SETS
 from mmseg_acl.datasets.partitions import read_list
 from mmseg_acl.datasets.polyp import default_data_root
@@ -33,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         help="least side of a crop, as a share of the frame's shorter side (default: %(default)s)",
     )
     parser.add_argument(
-        '--out', type=Path, help=f'folder with a folder for each set (default: {CROPS_FOLDER} below the data root)'
+        '--out', type=folder, help=f'folder with a folder for each set (default: {CROPS_FOLDER} below the data root)'
     )
     return parser.parse_args()
 

@@ -6,6 +6,7 @@ Needs no data set, no pre-trained weights and no GPU; takes some minutes on two 
 import argparse
 from pathlib import Path
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.demo import run_demo
 
 
@@ -13,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--out',
-        type=Path,
+        type=folder,
         default=Path('work_dirs/demo'),
         help='folder for frames, runs and report.html (default: %(default)s)',
     )

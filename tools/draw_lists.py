@@ -2,6 +2,7 @@
 
 import argparse
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.datasets.partitions import (
     FRACTIONS,
     PARTITION_SEED,
@@ -60,7 +61,7 @@ def parse_args() -> argparse.Namespace:
     sequences.set_defaults(draw=lambda args: draw_sequence_split(args.num_test, args.seed))
 
     for command in (nested, again, sequences):
-        command.add_argument('--out', required=True, help='folder that the lists are written to')
+        command.add_argument('--out', type=folder, required=True, help='folder that the lists are written to')
     return parser.parse_args()
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.engine import user_errors
 from mmseg_acl.evaluation.maps import evaluate_maps
 from mmseg_acl.evaluation.polyp_metric import PROTOCOLS
@@ -36,7 +37,10 @@ def parse_args() -> argparse.Namespace:
         help='the foreground is where a map is greater; for image and dataset (default: 0.5)',
     )
     parser.add_argument(
-        '--out', metavar='D', help='folder for results.json and per_image.csv (default: MAPS_scores beside the maps)'
+        '--out',
+        type=folder,
+        metavar='D',
+        help='folder for results.json and per_image.csv (default: MAPS_scores beside the maps)',
     )
     return parser.parse_args()
 

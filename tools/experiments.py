@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.engine import user_errors
 from mmseg_acl.experiments.documents import update_document
 from mmseg_acl.experiments.grid import read_experiment
@@ -67,7 +68,7 @@ def parse_args() -> argparse.Namespace:
     )
     commands.add_parser('status', parents=[shared, working], help='how far each run is')
     tables = commands.add_parser('tables', parents=[shared], help='write the tables')
-    tables.add_argument('--out', metavar='D', help='folder of the tables (default: that of the results)')
+    tables.add_argument('--out', type=folder, metavar='D', help='folder of the tables (default: that of the results)')
     tables.add_argument('--network', metavar='N', help='network to show (default: the teacher where there is one)')
     migration = commands.add_parser(
         'migrate',

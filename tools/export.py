@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.engine import OptionsAction, user_errors
 from mmseg_acl.inference import find_frames
 from mmseg_acl.inference.exporting import FORMATS, export
@@ -20,7 +21,7 @@ def parse_args() -> argparse.Namespace:
         'run', nargs='+', help='a work dir (its best checkpoint, else the last), or a config and a checkpoint'
     )
     parser.add_argument('--format', nargs='+', choices=FORMATS, default=['onnx'], help='default: onnx')
-    parser.add_argument('--out', help='folder to write to (default: export/ beside the checkpoint)')
+    parser.add_argument('--out', type=folder, help='folder to write to (default: export/ beside the checkpoint)')
     parser.add_argument('--network', help='such as student or teacher (default: the teacher where there is one)')
     parser.add_argument('--threshold', type=float, help='that the files tell their users (default: 0.5)')
     parser.add_argument(

@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.engine import OptionsAction, load_config, user_errors
 from mmseg_acl.engine.export import export_student
 
@@ -23,7 +24,7 @@ def parse_args() -> argparse.Namespace:
         '--network', default='student', help='which network, such as student (the default) or teacher'
     )
     parser.add_argument(
-        '--out', help='folder for NETWORK.py and NETWORK.pth (default: export/ beside the checkpoint)'
+        '--out', type=folder, help='folder for NETWORK.py and NETWORK.pth (default: export/ beside the checkpoint)'
     )
     parser.add_argument(
         '--cfg-options',

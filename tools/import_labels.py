@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.engine import user_errors
 from mmseg_acl.labelling.importing import LIST, PROVENANCE, READERS, import_labels
 
@@ -20,7 +21,9 @@ def parse_args() -> argparse.Namespace:
         '"JSON"; or a folder of PNG masks named as the frames are',
     )
     parser.add_argument('--images', required=True, metavar='FOLDER', help='folder of the frames that were labelled')
-    parser.add_argument('--out', required=True, help=f'labelled folder: images/, masks/, {LIST}, {PROVENANCE}')
+    parser.add_argument(
+        '--out', type=folder, required=True, help=f'labelled folder: images/, masks/, {LIST}, {PROVENANCE}'
+    )
     parser.add_argument('--format', choices=list(READERS), help='of the export (default: told by the file)')
     parser.add_argument(
         '--classes',

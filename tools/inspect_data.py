@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.datasets.survey import format_survey, survey_data
 from mmseg_acl.engine import OptionsAction, load_config, user_errors
 from mmseg_acl.visualization.label_sheet import draw_label_sheet
@@ -19,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file of a run')
     parser.add_argument('--frames', type=int, default=16, help='frames on a sheet (default: %(default)s)')
-    parser.add_argument('--out', type=Path, help='folder of the sheets (default: work_dirs/inspect_data/CONFIG)')
+    parser.add_argument('--out', type=folder, help='folder of the sheets (default: work_dirs/inspect_data/CONFIG)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',

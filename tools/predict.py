@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.engine import user_errors
 from mmseg_acl.inference import Predictor, find_frames, predict_into
 from mmseg_acl.inference.writing import MASKS, Outputs
@@ -28,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         '(.onnx, .torchscript). SOURCE: an image, a folder with sub-folders, a glob in quotes, a text file with one '
         'path a line, a video, or the number of a camera',
     )
-    parser.add_argument('--out', required=True, help='folder for masks/ and what else is asked for')
+    parser.add_argument('--out', type=folder, required=True, help='folder for masks/ and what else is asked for')
     parser.add_argument('--network', help='such as student or teacher (default: the teacher where there is one)')
     parser.add_argument('--overlay', action='store_true', help='also write the frames with the mask drawn over them')
     parser.add_argument('--prob', action='store_true', help='also write probabilities as 16-bit PNG (65535 is 1)')

@@ -2,6 +2,7 @@
 
 import argparse
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.datasets.catalogue import POLYP_SETS
 from mmseg_acl.datasets.polyp import default_data_root
 from mmseg_acl.datasets.prepare import format_reports, prepare
@@ -16,7 +17,7 @@ def parse_args() -> argparse.Namespace:
         "PraNet's TrainDataset and TestDataset. Sources are only read; a second call adds what is new.",
     )
     parser.add_argument('sources', nargs='+', help='zip files, or folders they were unpacked to')
-    parser.add_argument('--out', help='the data root (default: MMSEG_ACL_DATA, else data/)')
+    parser.add_argument('--out', type=folder, help='the data root (default: MMSEG_ACL_DATA, else data/)')
     parser.add_argument(
         '--dataset', choices=list(POLYP_SETS), help='the set all sources are of, where their folders do not say so'
     )

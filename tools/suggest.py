@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.datasets.audit import THRESHOLD
 from mmseg_acl.engine import user_errors
 from mmseg_acl.inference import Predictor
@@ -32,7 +33,7 @@ def parse_args() -> argparse.Namespace:
         'not, labelled ones among them',
     )
     parser.add_argument('--budget', type=int, required=True, metavar='N', help='how many frames')
-    parser.add_argument('--out', required=True, help='folder for suggested.txt and the rest')
+    parser.add_argument('--out', type=folder, required=True, help='folder for suggested.txt and the rest')
     parser.add_argument(
         '--rule',
         choices=RULES,

@@ -2,6 +2,7 @@
 
 import argparse
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.engine import OptionsAction, load_config, user_errors
 from mmseg_acl.evaluation.cross_dataset import OWN, TEST_SETS, evaluate_checkpoint
 from mmseg_acl.evaluation.polyp_metric import PROTOCOLS
@@ -46,6 +47,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--out',
+        type=folder,
         metavar='D',
         help='folder for results.json and per_image.csv (default: test/ beside the checkpoint)',
     )

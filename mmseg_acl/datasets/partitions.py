@@ -6,6 +6,7 @@ same behind a sub-folder (`CVC-300/149`) as in the joint lists.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
@@ -14,6 +15,8 @@ import numpy as np
 
 LISTS = Path(__file__).parent / 'lists'
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
+# A line that names an image and its mask, as lists of other projects do.
+PAIR = re.compile(r'.+({suffix})[\s,;]+.+({suffix})'.format(suffix='|'.join(map(re.escape, IMAGE_SUFFIXES))), re.I)
 FRACTIONS = {'half': 2, 'quarter': 4, 'eighth': 8, 'sixteenth': 16, 'thirtysecond': 32}
 PARTITION_SEED = 2023
 # Further draws of a partition, such as `kvasir/thirtysecond_b`, and their seeds.
@@ -38,7 +41,7 @@ def read_list(name_or_path: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: It is neither a shipped name nor a file.
-        ValueError: The list is empty, is not in UTF-8 or holds an entry twice.
+        ValueError: The list is empty, is not in UTF-8, holds an entry twice or two files on a line.
     """
     shipped = shipped_lists()
     path = LISTS / f'{name_or_path}.txt' if str(name_or_path) in shipped else Path(name_or_path)
@@ -54,7 +57,13 @@ def read_list(name_or_path: str | Path) -> list[str]:
         raise ValueError(f"list '{path}' is no text in UTF-8 ({error}): save it as UTF-8") from error
     # Backslashes: Windows writes folders so.
     lines = (line.strip().replace('\\', '/') for line in text.splitlines())
-    entries = [_without_suffix(line) for line in lines if line]
+    lines = [line for line in lines if line]
+    if pair := next(filter(PAIR.fullmatch, lines), None):
+        raise ValueError(
+            f"list '{path}' has two files on a line ({pair}): write one image name a line, without folder and "
+            'suffix; a mask has the name of its image'
+        )
+    entries = [_without_suffix(line) for line in lines]
     if not entries:
         raise ValueError(f"list '{path}' is empty: write one image name a line")
     repeated = [entry for entry, count in Counter(entries).items() if count > 1]

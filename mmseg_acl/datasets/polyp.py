@@ -146,7 +146,16 @@ class PolypDataset(BaseSegDataset):
             return super().prepare_data(idx)
         except Exception as error:
             name = self.get_data_info(idx).get('img_path')
-            raise DataError(f"image '{name}' does not pass its pipeline: {type(error).__name__}: {error}") from error
+            planes = [step.color_type for step in self.pipeline.transforms if hasattr(step, 'color_type')]
+            hint = ''.join(
+                f' (the steps of this package and its networks take images of three planes, and color_type={kind!r} '
+                'may give other ones: leave it out, and grey files are read as three equal planes)'
+                for kind in planes
+                if kind != 'color'
+            )
+            raise DataError(
+                f"image '{name}' does not pass its pipeline: {type(error).__name__}: {error}{hint}"
+            ) from error
 
 
 @DATASETS.register_module()
@@ -235,6 +244,13 @@ class _Folders:
         for parent in sorted({entry.rpartition('/')[0] for entry in entries}):
             for kind in kinds:
                 folder = self.folder / parent / kind
+                if parent and not folder.is_dir() and self.folder.is_dir():
+                    first = next(entry for entry in entries if entry.rpartition('/')[0] == parent)
+                    raise FileNotFoundError(
+                        f"the entry '{first}' of the list means an image in the folder '{folder}', which does not "
+                        f"exist: an entry is the name of an image in '{self.folder / kind}', such as "
+                        f"'{first.rpartition('/')[2]}', or FOLDER/NAME for one in '{self.folder}/FOLDER/{kind}'"
+                    )
                 if not folder.is_dir():
                     raise FileNotFoundError(
                         f"folder '{folder}' does not exist: set the environment variable "

@@ -165,9 +165,21 @@ def check_state_fits(model: nn.Module, state: dict[str, Tensor], path: str | Pat
         raise ValueError(
             f'{path} was not made by this model ({type(model).__name__}, {len(expected)} entries): '
             f'{"; ".join(faults)}. Give the config it was trained with'
+            + _other_classes(model, missing + foreign, shapes)
         )
     check_numbers(state, path, model if whole else learner(model))
     return whole
+
+
+def _other_classes(model: nn.Module, names: list[str], shapes: list[str]) -> str:
+    """How to start from a model for other classes: what differs is its last layers alone."""
+    if names or not all('conv_seg' in name for name in shapes):
+        return ''
+    part = 'model.segmentor' if is_semi_supervised(model) else 'model'
+    return (
+        ', or, to start from all of it but the layers for its own number of classes, leave load_from out and set '
+        f"{part}.init_cfg=dict(type='Pretrained', checkpoint=...)"
+    )
 
 
 def _optional(model: nn.Module) -> set[str]:

@@ -126,6 +126,11 @@ def evaluate_checkpoint(
             format_table(results, counts, protocol) for protocol in (*protocols, OWN_METRIC) if protocol in done
         )
     )
+    if same := _of_equal_weights(model, networks):
+        print(
+            f'{" and ".join(same)} have equal weights, so their rows are equal: a teacher begins to differ when the '
+            'warm-up (model.warmup_iters) has ended, and this checkpoint is from before'
+        )
     print(f'written: {Path(out_dir) / RESULTS}, {Path(out_dir) / PER_IMAGE}')
     return results
 
@@ -291,6 +296,17 @@ def _choose_networks(model: nn.Module, asked: Sequence[str] | None) -> Sequence[
     if missing:
         raise ValueError(f'{type(model).__name__} has no network {missing[0]!r}, it has {", ".join(available)}')
     return asked or available
+
+
+def _of_equal_weights(model: nn.Module, networks: Sequence[str]) -> list[str]:
+    """Those of the networks that have the weights of the first one, if there are any."""
+    first, *others = (networks_of(model)[name].state_dict() for name in networks)
+    same = [
+        name
+        for name, state in zip(networks[1:], others, strict=True)
+        if state.keys() == first.keys() and all(torch.equal(first[key], value) for key, value in state.items())
+    ]
+    return [networks[0], *same] if same else []
 
 
 @torch.no_grad()

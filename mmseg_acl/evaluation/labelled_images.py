@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from torch import Tensor, nn
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.evaluation.cross_dataset import dataset_to_test
 
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: str, results: str) ->
         help='labelled images to score on, a shipped list or a file (default: kvasir/dev, 100 training images '
         'outside every labelled partition)',
     )
-    parser.add_argument('--out', help=f'folder for {results} (default: beside the checkpoint)')
+    parser.add_argument('--out', type=folder, help=f'folder for {results} (default: beside the checkpoint)')
 
 
 def labelled_images(config: Config, model: nn.Module, ann_file: str) -> Iterator[tuple[Tensor, Tensor]]:

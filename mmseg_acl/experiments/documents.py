@@ -66,8 +66,8 @@ class Description:
             raise FileNotFoundError(f'no description of tables at {path}')
         try:
             content = yaml.safe_load(path.read_text(encoding='utf-8'))
-        except yaml.YAMLError as error:
-            raise ValueError(f'{path} is no YAML: {error}') from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f'{path} is no YAML in UTF-8: {error}') from error
         if not isinstance(content, dict) or set(content) - {'numerics', 'planned'} != {'runs', 'tables'}:
             raise ValueError(f'{path} must have the two keys runs and tables, and may have numerics and planned')
         return cls(

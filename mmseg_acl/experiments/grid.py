@@ -110,8 +110,8 @@ def read_experiment(path: str | Path) -> Experiment:
         )
     try:
         content = yaml.safe_load(file.read_text(encoding='utf-8'))
-    except yaml.YAMLError as error:
-        raise ValueError(f'{path} is no YAML: {error}') from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path} is no YAML in UTF-8: {error}') from error
     if not isinstance(content, dict) or not content.get('runs') or not isinstance(content['runs'], list):
         raise ValueError(f'{path} has no runs: it needs a list of entries, such as - config: ../aclnet/x.py')
     _only(content, DESCRIPTION_KEYS, str(path))

@@ -124,7 +124,10 @@ def _files(source: str, path: Path) -> list[Path]:
             )
         return found
     if path.suffix.lower() == '.txt' and path.is_file():
-        lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
+        try:
+            lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f'{path} is no text in UTF-8 ({error}): save it as UTF-8') from error
         found = [Path(line) for line in lines if line and not line.startswith('#')]
         missing = [file for file in found if not file.is_file()]
         if missing:

@@ -8,7 +8,8 @@ from mmseg.registry import HOOKS
 
 from mmseg_acl.engine.same_run import note_data
 
-VALIDATED = 'validated_iter'
+# No name that begins with 'val': mmengine would log it among the scores. It did, by the former name.
+VALIDATED, FORMERLY = 'iter_validated', 'validated_iter'
 
 
 @HOOKS.register_module()
@@ -35,7 +36,10 @@ class ResumeHook(Hook):
         loop, iteration = runner.train_loop, runner.iter
         if not iteration or runner.val_loop is None or not hasattr(loop, 'val_interval'):
             return
+        known = runner.message_hub.runtime_info
+        if FORMERLY in known:
+            known[VALIDATED] = known.pop(FORMERLY)
         due = iteration >= loop.val_begin and (iteration % loop.val_interval == 0 or iteration == loop.max_iters)
-        if due and runner.message_hub.runtime_info.get(VALIDATED) != iteration:
+        if due and known.get(VALIDATED) != iteration:
             runner.logger.info(f'Validating iteration {iteration}, which the interrupted run may not have done')
             runner.val_loop.run()

@@ -56,11 +56,12 @@ def check_options(config: Config, options: dict) -> None:
 
     Raises:
         ValueError: It starts with no key that a run reads. One that the config file uses as a variable of its own
-            has been copied to its places already.
+            has been copied to its places already. Or it leads into a list without saying to which entry.
     """
     for option in options:
         key = option.split('.')[0]
         if key in RUN_KEYS:
+            _check_entries(config, option)
             continue
         if key in config:
             raise ValueError(
@@ -68,6 +69,22 @@ def check_options(config: Config, options: dict) -> None:
                 'has been copied to where it is used. Set it there, as in train_dataloader.dataset.... or model....'
             )
         raise ValueError(f'--cfg-options {option}: a run reads no {key!r}{did_you_mean(key, RUN_KEYS)}')
+
+
+def _check_entries(config: Config, option: str) -> None:
+    """mmengine looks for the key of an option in a list without naming either."""
+    value, keys = config, option.split('.')
+    for place, key in enumerate(keys):
+        if isinstance(value, (list, tuple)):
+            if not (key.isdecimal() and int(key) < len(value)):
+                path = '.'.join(keys[:place])
+                raise ValueError(
+                    f'--cfg-options {option}: {path} is a list of {len(value)}: name an entry by its number, such as '
+                    f'{".".join([path, "0", *keys[place + key.isdecimal() :]])}'
+                )
+            value = value[int(key)]
+        else:
+            value = value.get(key) if isinstance(value, (dict, Config)) else None
 
 
 def check_config(config: Config) -> None:

@@ -37,6 +37,7 @@ from mmseg_acl.engine.start.weights import check_weights_fit, local_weights, res
 from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.errors import CheckpointError, DataError, RunError
 from mmseg_acl.models.one_channel import with_threshold
+from mmseg_acl.models.semi.student import check_losses
 from mmseg_acl.models.semi.wrapping import unwrapped
 from mmseg_acl.numerics import NUMERICS
 from mmseg_acl.phases import resolve_phases, too_late
@@ -114,6 +115,8 @@ def load_config(
         config = Config.fromfile(path)
     except Exception as error:  # a config is a program: whatever it does wrong
         instead = instead_of_removed_file(str(error))
+        if isinstance(error, UnicodeDecodeError):
+            instead = ': save it as UTF-8'
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}{instead}') from error
     if options:
         check_options(config, options)
@@ -163,6 +166,7 @@ def build_runner(config: Config) -> Runner:
     try:
         runner = DistributedRunner.from_cfg(RunConfig.of(config))
         hide_log_noise(runner.logger)
+        check_losses(runner.model)
         for path in local_weights(config.model):
             check_weights_fit(unwrapped(runner.model), path, read)
         if start is not None:

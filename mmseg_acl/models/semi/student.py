@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import nn
@@ -20,8 +21,8 @@ def build_segmentor(config: dict) -> nn.Module:
     Raises:
         ImportError: It needs operators that the installed mmcv was not compiled with.
         TypeError: It is no encoder-decoder, or a head gives no logits a pixel.
-        ValueError: A loss has weights for another number of classes, a head cannot have one channel, has another
-            threshold than 0.5 or ignores another label than 255.
+        ValueError: A loss has weights for another number of classes or settings that exclude each other, a head
+            cannot have one channel, has another threshold than 0.5 or ignores another label than 255.
     """
     try:
         segmentor = MODELS.build(deepcopy(with_threshold(config)))  # mmseg writes into it
@@ -50,15 +51,27 @@ def check_segmentor(segmentor: nn.Module) -> None:
             'and pixel (MaskFormer and Mask2Former predict sets of masks), which the losses on unlabelled images '
             'need: take a head derived from BaseDecodeHead'
         )
+    check_losses(segmentor)
     for head in segmentor.modules():
         if isinstance(head, BaseDecodeHead):
-            _check_class_weights(head)
             if head.ignore_index not in (IGNORE, None):
                 raise ValueError(
                     f'{type(head).__name__} has ignore_index={head.ignore_index}; padding and pseudo-labels to be '
                     f'ignored are {IGNORE} here: leave it at {IGNORE} and save such pixels of your masks as {IGNORE}'
                 )
     _check_one_channel(segmentor)
+
+
+def check_losses(model: nn.Module) -> None:
+    """Refuse losses of mmseg's heads that would fail at the first step.
+
+    Raises:
+        ValueError: Class weights of another number than the head's channels, or settings that exclude each other.
+    """
+    for head in model.modules():
+        if isinstance(head, BaseDecodeHead):
+            _check_class_weights(head)
+            _check_cross_entropy(head)
 
 
 def _check_one_channel(segmentor: nn.Module) -> None:
@@ -78,6 +91,23 @@ def _check_one_channel(segmentor: nn.Module) -> None:
             f'out_channels={trained.out_channels} with num_classes={trained.num_classes}: in mmseg {obstacle} does '
             'not work with one channel. Leave out_channels out and use a softmax loss'
         )
+
+
+def _check_cross_entropy(head: nn.Module) -> None:
+    """mmseg's loss would end in an error that names neither setting, at the first step."""
+    for loss in head.modules():
+        if not isinstance(loss, CrossEntropyLoss) or loss.use_sigmoid or loss.use_mask:
+            continue
+        if head.out_channels == 1:
+            raise ValueError(
+                f'{type(head).__name__} has out_channels=1 and a CrossEntropyLoss over channels, of which it needs '
+                "two: set loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True), or leave out_channels out"
+            )
+        if loss.class_weight is not None and loss.avg_non_ignore:
+            raise ValueError(
+                f"CrossEntropyLoss of {type(head).__name__} has class_weight and avg_non_ignore=True, which mmseg's "
+                'does not compute together: leave avg_non_ignore out. With class_weight ignored pixels never count'
+            )
 
 
 def _check_class_weights(head: nn.Module) -> None:

@@ -51,6 +51,21 @@ def test_one_that_was_done_is_not_repeated():
     assert later.validated == [8]
 
 
+def test_no_note_is_logged_among_the_scores():
+    runner = make_runner(4)
+    runner.message_hub = MessageHub('test_no_note_is_logged')
+    ResumeHook().after_val_epoch(runner)
+    assert [key for key in runner.message_hub.runtime_info if key.startswith(('train', 'val', 'test'))] == []
+
+
+def test_a_checkpoint_of_an_earlier_version_has_its_note_by_another_name():
+    runner = make_runner(4)
+    runner.message_hub = MessageHub('test_a_checkpoint_of_an_earlier_version')
+    runner.message_hub.update_info('validated_iter', 4)
+    ResumeHook().before_train_epoch(runner)
+    assert runner.validated == [] and 'validated_iter' not in runner.message_hub.runtime_info
+
+
 def test_a_run_that_validates_nothing_goes_on():
     runner = make_runner(4)
     runner.val_loop = None

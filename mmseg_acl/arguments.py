@@ -1,0 +1,32 @@
+"""What several tools take on their command lines, refused before the work where it cannot be."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def folder(text: str) -> Path:
+    """A folder to write to, which need not exist.
+
+    Raises:
+        argparse.ArgumentTypeError: It, or one that it would lie in, is a file.
+    """
+    path = Path(text)
+    for part in (path, *path.parents):
+        if part.exists():
+            if not part.is_dir():
+                raise argparse.ArgumentTypeError(f'{part} is a file; give a folder, which need not exist')
+            break
+    return path
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f'{text} is not a whole number of at least 1')
+    return int(text)
