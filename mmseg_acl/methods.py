@@ -48,6 +48,7 @@ METHODS = (
     Method('FixMatch', 'fixmatch', 'FixMatch', published=False),
     Method('UniMatch', 'unimatch', 'UniMatch', published=False),
     Method('UniMatch V2', 'unimatch_v2', 'UniMatchV2', published=False),
+    Method('CorrMatch', 'corrmatch', 'CorrMatch', published=False),
     Method('CPS', 'cps', 'CPS', published=False),
     Method('BCP', 'bcp', 'BCP', published=False),
     Method('ACL-Net', 'aclnet', 'ACLNet'),

@@ -16,7 +16,7 @@ from mmseg_acl.models.semi.feature_dropout import channel_dropout, complementary
 from mmseg_acl.models.semi.joint_pass import image_logits
 from mmseg_acl.models.semi.mixing import BoxMix
 
-METHODS = ('fixmatch', 'unimatch', 'unimatch_v2', 'cps', 'bcp')
+METHODS = ('fixmatch', 'unimatch', 'unimatch_v2', 'corrmatch', 'cps', 'bcp')
 PLAIN = {'segmentor.decode_head.dropout_ratio': 0}
 LATE = 5
 

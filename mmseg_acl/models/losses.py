@@ -139,11 +139,31 @@ def confident_loss(
     Returns:
         A scalar; 0, still connected to ``logits``, where no pixel is kept.
     """
-    labels = hard_labels(prob, valid, threshold)
+    return kept_loss(logits, hard_labels(prob, valid, threshold), valid, criterion)
+
+
+def kept_loss(logits: Tensor, labels: Tensor, valid: Tensor, criterion: str = 'cross_entropy') -> Tensor:
+    """:func:`confident_loss` for labels (B, H, W) that are 255 on the pixels that are not kept."""
     if criterion == 'cross_entropy':
         return pixel_cross_entropy(logits.float(), labels).sum() / valid.sum().clamp(min=1)
-    target = one_hot(labels, prob.shape[1]).to(prob)
-    return soft_dice_loss(probabilities(logits), target, (labels != IGNORE).to(prob))
+    prob = probabilities(logits)
+    return soft_dice_loss(prob, one_hot(labels, prob.shape[1]).to(prob), (labels != IGNORE).to(prob))
+
+
+def sure_divergence(logits: Tensor, prob: Tensor, sure: Tensor, valid: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of predictions from ``prob``, over sure pixels, divided by all valid ones.
+
+    Args:
+        logits: (B, C or 1, H, W).
+        prob: (B, C, H, W) probabilities, no gradient.
+        sure: (B, H, W) bool, within ``valid``.
+        valid: (B, H, W) bool, false on padding.
+    """
+    logits = logits.float()
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    pixels = F.kl_div(logits.log_softmax(dim=1), prob, reduction='none').sum(dim=1)
+    return (pixels * sure).sum() / valid.sum().clamp(min=1)
 
 
 def affinity_loss(affinity: Tensor, members: Tensor) -> Tensor:

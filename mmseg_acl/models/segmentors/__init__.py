@@ -3,6 +3,7 @@ from mmseg_acl.models.segmentors.ael import AEL
 from mmseg_acl.models.segmentors.bcp import BCP
 from mmseg_acl.models.segmentors.cac import CAC
 from mmseg_acl.models.segmentors.cafd import CAFD
+from mmseg_acl.models.segmentors.corrmatch import CorrMatch
 from mmseg_acl.models.segmentors.cps import CPS
 from mmseg_acl.models.segmentors.eln import ELN
 from mmseg_acl.models.segmentors.fixmatch import FixMatch
@@ -22,6 +23,7 @@ __all__ = [
     'CAC',
     'CAFD',
     'CPS',
+    'CorrMatch',
     'ELN',
     'FixMatch',
     'MeanTeacher',

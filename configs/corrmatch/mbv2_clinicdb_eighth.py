@@ -1,0 +1,2 @@
+_base_ = 'mbv2_clinicdb_quarter.py'
+train_dataloader = dict(dataset=dict(partition='clinicdb/eighth'))

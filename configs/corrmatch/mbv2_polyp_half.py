@@ -1,0 +1,2 @@
+_base_ = 'mbv2_polyp_quarter.py'
+train_dataloader = dict(dataset=dict(partition='polyp/half'))

@@ -1,0 +1,2 @@
+_base_ = 'r50_polyp_quarter.py'
+train_dataloader = dict(dataset=dict(partition='polyp/half'))
