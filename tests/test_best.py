@@ -114,7 +114,7 @@ def test_the_best_checkpoints_of_one_and_of_several_scores(keys, tmp_path):
     runner = SimpleNamespace(
         hooks=[hook],
         work_dir=str(tmp_path),
-        cfg=SimpleNamespace(filename='a/mine.py'),
+        cfg=Config(dict(test_dataloader=dict()), filename='a/mine.py'),
         message_hub=SimpleNamespace(runtime_info=found),
         val_loop=object(),
     )

@@ -1,5 +1,6 @@
 """Data sets, samplers and transforms, registered with mmseg."""
 
+from mmseg_acl.datasets.listed_frames import ListedFrames
 from mmseg_acl.datasets.partitions import draw_partitions, read_list, shipped_lists
 from mmseg_acl.datasets.polyp import (
     CVC300Dataset,
@@ -35,6 +36,7 @@ __all__ = [
     'Draw',
     'ETISLaribPolypDBDataset',
     'KvasirSEGDataset',
+    'ListedFrames',
     'LoadPolypMask',
     'MarkValid',
     'PadFields',

@@ -56,23 +56,41 @@ class UnlabelledFolder(BaseSegDataset):
                 f"'{self.folder}' has no image{left_out}: it should hold files with one of the suffixes "
                 + ', '.join(IMAGE_SUFFIXES)
             )
-        problems = []
-        for path in paths:
-            try:
-                inspect_image(path)
-            except ValueError as error:
-                problems.append(str(error))
-        if problems:
-            more = len(problems) - NUM_SHOWN_PROBLEMS
-            raise DataError(
-                f"{len(problems)} of the {len(paths)} images in '{self.folder}' cannot be used:\n  "
-                + '\n  '.join(problems[:NUM_SHOWN_PROBLEMS])
-                + (f'\n  and {more} more' if more > 0 else '')
-                + '\nMend these files or move them elsewhere.'
-            )
+        check_readable(paths, f"'{self.folder}'")
         return [
             dict(
                 img_path=str(path), label_map=self.label_map, reduce_zero_label=self.reduce_zero_label, seg_fields=[]
             )
             for path in paths
         ]
+
+
+def check_readable(paths: Sequence[Path], source: str) -> None:
+    """Look at the header and the end of images.
+
+    Raises:
+        DataError: Some cannot be used; the message names the first of them.
+    """
+    problems = unreadable(paths)
+    if problems:
+        shown = list(problems.values())
+        more = len(shown) - NUM_SHOWN_PROBLEMS
+        raise DataError(
+            f'{len(shown)} of the {len(paths)} images in {source} cannot be used:\n  '
+            + '\n  '.join(shown[:NUM_SHOWN_PROBLEMS])
+            + (f'\n  and {more} more' if more > 0 else '')
+            + '\nMend these files or move them elsewhere.'
+        )
+
+
+def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
+    """Images that cannot be read, and why."""
+    problems = {}
+    for path in paths:
+        try:
+            inspect_image(path)
+        except FileNotFoundError:
+            problems[path] = f'{path}: no such image'
+        except ValueError as error:
+            problems[path] = str(error)
+    return problems

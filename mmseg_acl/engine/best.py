@@ -65,7 +65,7 @@ def next_steps(runner: Runner) -> str:
         run = _run_words(runner, Path(next(iter(best.values()))[1] if best else last), one=len(best) < 2)
         lines += [
             'next:',
-            f'  python tools/test.py {run}',
+            *([f'  python tools/test.py {run}'] if runner.cfg.get('test_dataloader') else []),
             f'  python tools/predict.py {run} FRAMES --out predicted --overlay',
             f'  python tools/export.py {run} --format onnx',
         ]

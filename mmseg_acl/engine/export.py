@@ -84,7 +84,7 @@ def plain_parts(config: Config, checkpoint: str | Path, network: str) -> tuple[C
     load_model_weights(model, checkpoint)
     state = networks[network].state_dict()
     MODELS.build(plain.model).load_state_dict(state)  # strictly: what is written fits what is written beside it
-    meta = dict(dataset_meta=dataset_meta(config.test_dataloader.dataset))
+    meta = dict(dataset_meta=dataset_meta(dataset_of_frames(config)))
     return plain, state, meta if meta['dataset_meta'] else {}
 
 
@@ -127,10 +127,13 @@ def plain_config(config: Config) -> Config:
     _strip(model, MODELS, 'model')
     _without_weights(model)
 
-    dataset = config.test_dataloader.dataset
+    dataset = dataset_of_frames(config)
     pipeline = [_plain_transform(step) for step in _find(dataset, 'pipeline') or []]
     if not pipeline:
-        raise ValueError('test_dataloader.dataset has no pipeline, so it is not known how images are to be read')
+        raise ValueError(
+            'neither test_dataloader.dataset nor val_dataloader.dataset has a pipeline, so it is not known how '
+            'images are to be read'
+        )
     evaluator = config.get('test_evaluator', [])
     evaluators = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
     if not evaluators or any(_is_ours(metric, METRICS) for metric in evaluators):
@@ -162,6 +165,20 @@ def plain_config(config: Config) -> Config:
             test_cfg=dict(type='TestLoop'),
         )
     )
+
+
+def dataset_of_frames(config: Config) -> ConfigDict:
+    """The data set of a config that says how frames are read and what the classes are: the first of those to test on,
+    to validate on, and to train on with the pipeline `test_pipeline`; empty where there is none of them.
+    """
+    for key in ('test_dataloader', 'val_dataloader'):
+        if dataset := (config.get(key) or {}).get('dataset'):
+            return dataset
+    labelled = (config.get('train_dataloader') or {}).get('dataset', {}).get('labelled')
+    source = labelled[0] if isinstance(labelled, (list, tuple)) and labelled else labelled
+    if isinstance(source, dict) and config.get('test_pipeline'):
+        return ConfigDict(source, pipeline=config.test_pipeline)
+    return ConfigDict()
 
 
 def dataset_meta(dataset: ConfigDict) -> dict:

@@ -43,6 +43,7 @@ HOOKS_WITHOUT_EFFECT = {
     'FiniteLossHook',
     'LabelRangeHook',
     'PseudoLabelRefinementHook',
+    'ReportHook',
     'ResumeHook',
     'StopSignalHook',
 }
@@ -111,7 +112,7 @@ def _names_weights(init_cfg: Any) -> bool:
 
 
 def _portable_name(name: str) -> str:
-    if name.endswith('.txt') and Path(name).is_file():
+    if name.endswith(('.txt', '.csv')) and Path(name).is_file():
         return 'list ' + hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
     if '://' in name or Path(name).is_absolute() or PureWindowsPath(name).is_absolute():
         return name.replace('\\', '/').rstrip('/').rsplit('/', 1)[-1].removesuffix('.pth')

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from mmseg_acl.datasets.own.videos import VIDEO_SUFFIXES
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, entry_of, read_list
-
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
 
 
 class Frame(NamedTuple):

@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmseg_acl.engine import load_config
+from mmseg_acl.engine.export import dataset_of_frames
 from mmseg_acl.evaluation.cross_dataset import load_model
 from mmseg_acl.inference.maps import frame_probabilities
 from mmseg_acl.inference.runs import RunFiles
@@ -59,7 +60,7 @@ class TrainedModel:
         with predicting(self.model, self.network):  # says which there are, where there is none of that name
             self.segmentor: nn.Module = predictor(self.model)
         count = max(getattr(self.segmentor, 'num_classes', 2), 2)
-        dataset = self.config.get('test_dataloader', {}).get('dataset', {})
+        dataset = dataset_of_frames(self.config)
         named = (dataset.get('metainfo') or {}).get('classes') or ('background', 'polyp')
         self.classes = tuple(named) if len(named) == count else tuple(f'class {label}' for label in range(count))
 
@@ -129,11 +130,10 @@ def frame_steps(config: Config) -> list[dict]:
     Raises:
         ValueError: It does not begin with reading an image.
     """
-    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
-    steps = dataset.get('pipeline')
+    steps = dataset_of_frames(config).get('pipeline')
     if not steps or steps[0].get('type') != 'LoadImageFromFile':
         raise ValueError(
-            f'{config.filename} has no test_dataloader.dataset.pipeline that begins with LoadImageFromFile, so it is '
-            'not known how frames are to be prepared'
+            f'{config.filename} has no test_dataloader.dataset.pipeline that begins with LoadImageFromFile, and none '
+            'to validate on or named test_pipeline, so it is not known how frames are to be prepared'
         )
     return [step for step in steps[1:] if step.get('type') not in LABELS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmengine.config import Config
 
+from mmseg_acl.engine.export import dataset_of_frames
 from mmseg_acl.engine.start.config_checks import RUN_KEYS
 
 # What is read of a config that a run has left: by mmseg's own tools, and by grids of experiments.
@@ -23,8 +24,7 @@ class RunConfig(Config):
     def of(cls, config: Config) -> RunConfig:
         """The part of ``config`` that a run reads."""
         content = {key: value for key, value in config.to_dict().items() if key in RUN_KEYS | KEPT}
-        pipeline = ((content.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline')
-        if pipeline:
+        if pipeline := dataset_of_frames(config).get('pipeline'):
             content['test_pipeline'] = pipeline  # where mmseg's inference looks for it
         return cls(content, cfg_text=config.text, filename=config.filename, env_variables=config.env_variables)
 
