@@ -4,7 +4,7 @@ Four differences are meant. The FCN auxiliary head of the ResNet-50 and Swin net
 (docs/methods.md): it is taken out of what is stored, here and nowhere else. And ``configs/aclnet`` has the paper's
 settings now, and clips gradients: its own keys are not compared here, but with docs/aclnet.md
 (test_aclnet_settings.py), and its clipping is looked at in test_stability.py. Settings of AEL, PSMT and U2PL were
-mended. And runs validate on development parts, and keep the checkpoint that is best there.
+mended. And runs validate on development parts, keep the checkpoint that is best there, and write a report.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def stored(name: str) -> dict[str, Any]:
     if 'ann_file' in validation:
         validation['ann_file'] = validation['ann_file'].replace('/test', '/dev')
     config['default_hooks']['checkpoint']['save_best'] = 'auto'
+    config['default_hooks']['report'] = dict(type='ReportHook')
     config['model'].update(MENDED.get(name.split('/')[0], {}))
     return config
 

@@ -5,5 +5,6 @@ Whatever draws by matplotlib is imported by who draws, not here: it takes longer
 
 from mmseg_acl.visualization.refinement_hook import PseudoLabelRefinementHook
 from mmseg_acl.visualization.report import Report, read_curves
+from mmseg_acl.visualization.run_report import ReportHook
 
-__all__ = ['PseudoLabelRefinementHook', 'Report', 'read_curves']
+__all__ = ['PseudoLabelRefinementHook', 'Report', 'ReportHook', 'read_curves']

@@ -94,6 +94,15 @@ def to_data_uri(image: np.ndarray) -> str:
     return png_uri(cv2.imencode('.png', image)[1].tobytes())
 
 
+def to_small_uri(image: np.ndarray, side: int = 320) -> str:
+    """A picture (H, W, 3), uint8, BGR, made no larger than ``side``, as the address of an <img>; a JPEG."""
+    scale = side / max(image.shape[:2])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+    return 'data:image/jpeg;base64,' + base64.b64encode(jpeg).decode()
+
+
 def choose_quantiles(scores: Sequence[float], count: int) -> list[int]:
     """Indices of ``count`` images spread evenly from the worst score to the best."""
     order = np.argsort(scores, kind='stable')

@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmseg_acl.engine.atomic import write_atomically
+
 Curve = tuple[Sequence[float], Sequence[float]]  # iterations, values
 
 STYLE = """
@@ -17,6 +19,17 @@ th:first-child, td:first-child { text-align: left; }
 .pictures th { text-align: center; }
 .pictures img { width: 190px; display: block; }
 img { max-width: 100%; }
+.wide { overflow-x: auto; }
+.panels { display: flex; flex-wrap: wrap; gap: 8px; }
+.panels img { width: 420px; }
+pre { background: #f4f4f4; padding: .8em; overflow-x: auto; font-size: 13px; }
+td:last-child { overflow-wrap: anywhere; }
+@media (max-width: 600px) {
+  body { margin: 1em auto; }
+  th, td { padding: .3em .4em; }
+  .pictures img { width: 100%; min-width: 96px; }
+  .panels img { width: 100%; }
+}
 """
 
 
@@ -53,15 +66,31 @@ class Report:
         """Add one picture across the page."""
         self._parts.append(f'<img src="{uri}" alt="">')
 
+    def add_panels(self, uris: Sequence[str]) -> None:
+        """Add pictures beside each other, as many as there is room for."""
+        body = ''.join(f'<img src="{uri}" alt="">' for uri in uris)
+        self._parts.append(f'<div class="panels">{body}</div>')
+
+    def add_code(self, text: str) -> None:
+        """Add lines as they are."""
+        self._parts.append(f'<pre>{html.escape(text)}</pre>')
+
+    def add_details(self, title: str, text: str) -> None:
+        """Add lines that are shown on a click."""
+        self._parts.append(
+            f'<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>'
+        )
+
     def write(self, path: Path) -> None:
         """Write the page, making its folder if needed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         title, body = html.escape(self.title), '\n'.join(self._parts)
-        path.write_text(
-            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-            f'<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n',
-            encoding='utf-8',
+        page = (
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
+            f'<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n'
         )
+        write_atomically(page.encode(), path)  # it may be looked at while a run writes it anew
 
 
 def read_curves(work_dir: Path) -> dict[str, Curve]:
@@ -119,4 +148,5 @@ def _read_logs(logs: Sequence[Path]) -> dict[str, Curve]:
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], css_class: str = '') -> str:
     head = ''.join(f'<th>{html.escape(column)}</th>' for column in columns)
     body = ''.join('<tr>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>\n' for row in rows)
-    return f'<table class="{css_class}"><tr>{head}</tr>\n{body}</table>'
+    head = f'<tr>{head}</tr>\n' if any(columns) else ''
+    return f'<div class="wide"><table class="{css_class}">{head}{body}</table></div>'
