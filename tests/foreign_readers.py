@@ -52,7 +52,10 @@ def _label_type() -> object:
 
 def _labels(item: object, names: list[str]) -> np.ndarray:
     """The polyps of an item (H, W), of no size where it has none."""
-    masks = [np.asarray(each.image) > 0 for each in item.annotations if names[each.label] == 'polyp']
+    shapes = [
+        each for each in item.annotations if names[each.label] == 'polyp' and hasattr(each, 'image')
+    ]  # no boxes
+    masks = [np.asarray(each.image) > 0 for each in shapes]
     return np.any(masks, axis=0) if masks else np.zeros((0, 0), bool)
 
 
