@@ -21,6 +21,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
+from mmseg_acl.colours import LEGEND, PREDICTION, TRUTH
 from mmseg_acl.datasets.polyp import DATA_ROOT_VARIABLE
 from mmseg_acl.datasets.synthetic import write_synthetic
 from mmseg_acl.engine import load_config
@@ -155,8 +156,8 @@ def _make_report(out: Path, scores: Scores, models: dict[str, nn.Module], rows: 
 
     report.add_heading('Predictions')
     report.add_text(
-        f"{NUM_SHOWN} test frames from ACL-Net's worst to its best. The mask is green, predictions "
-        'are yellow. The last column is the affinity (Eq. 1) of the pixel under the cross with all '
+        f"{NUM_SHOWN} test frames from ACL-Net's worst to its best. {LEGEND}. "
+        'The last column is the affinity (Eq. 1) of the pixel under the cross with all '
         "others in the teacher's features, from blue (the lowest in this frame) to red."
     )
     report.add_pictures(
@@ -196,11 +197,11 @@ def _draw_rows(out: Path, models: dict[str, nn.Module], frames) -> Rows:
         share = (np.array(point) + 0.5) / mask.shape
         row = [
             (image, names[index]),
-            (pictures.draw_mask(image, mask, pictures.GREEN), ''),
+            (pictures.draw_mask(image, mask, TRUTH), ''),
         ]
         for method, model in models.items():
             predicted = _predict_probability(model, sample) > 0.5
-            drawn = pictures.draw_mask(image, predicted, pictures.YELLOW)
+            drawn = pictures.draw_mask(image, predicted, PREDICTION)
             row.append((drawn, f'Dice {dice[method][names[index]]:.1f}'))
         affinity = _map_affinity(models['ACL-Net'], sample, tuple(share))
         heat = pictures.draw_mark(pictures.draw_heat(image, affinity), point)

@@ -15,6 +15,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.text import Text
 from steps import CONFIGS, build
 
+from mmseg_acl.colours import OVERLAP, PREDICTION, TRUTH, bgr, rgb
 from mmseg_acl.datasets.synthetic import write_synthetic
 from mmseg_acl.engine import load_config
 from mmseg_acl.evaluation.cross_dataset import evaluate_checkpoint
@@ -154,13 +155,13 @@ def test_what_does_not_fit_a_run_is_told(runs, tmp_path):
 # Overlays and failures
 
 
-def test_regions_have_the_papers_colours():
+def test_regions_have_the_colours_of_the_code():
     image = np.full((2, 2, 3), 100, np.uint8)
     mask, found = np.array([[True, True], [False, False]]), np.array([[True, False], [True, False]])
-    solid = overlay.draw_overlap(image, mask, found, 1.0)[..., ::-1]
-    assert solid.tolist() == [[[255, 255, 0], [255, 0, 0]], [[0, 255, 0], [100, 100, 100]]]
-    half = overlay.draw_overlap(image, mask, found, 0.5)[..., ::-1]
-    assert half[0, 1].tolist() == [178, 50, 50] and half[1, 1].tolist() == [100] * 3
+    solid = overlay.draw_overlap(image, mask, found, 1.0)
+    assert solid.tolist() == [[[*bgr(OVERLAP)], [*bgr(TRUTH)]], [[*bgr(PREDICTION)], [100, 100, 100]]]
+    half = overlay.draw_overlap(image, mask, found, 0.5)
+    assert np.abs(half[0, 1] - (np.array(bgr(TRUTH)) + 100) / 2).max() <= 0.5 and half[1, 1].tolist() == [100] * 3
     assert (image == 100).all()
 
 
@@ -175,20 +176,20 @@ def test_overlays_show_masks_and_predictions_of_all_runs(runs, tmp_path):
     assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['overlay.pdf', 'overlay.png']
     texts = [text.get_text() for text in figure.texts]
     assert texts[:3] == ['Input', '0000', 'Ground truth']
-    assert all(share(picture, color) > 1e-3 for color in (overlay.MISSED, overlay.FALSE, overlay.OVERLAP))
+    assert all(share(picture, rgb(colour)) > 1e-3 for colour in (TRUTH, PREDICTION, OVERLAP))
     for row, key in enumerate([('synthetic', '0000'), ('synthetic', '0001')]):
         for column, run in enumerate(chosen):
             (found,) = predict(run, ['synthetic'], [key])
             shown = figure.axes[5 * row + 2 + column].images[0].get_array()
-            for color, region in (
-                (overlay.MISSED, found.mask & ~found.found),
-                (overlay.FALSE, found.found & ~found.mask),
-                (overlay.OVERLAP, found.found & found.mask),
+            for colour, region in (
+                (TRUTH, found.mask & ~found.found),
+                (PREDICTION, found.found & ~found.mask),
+                (OVERLAP, found.found & found.mask),
             ):
-                assert ((shown == color).all(axis=2) == region).all()
+                assert ((shown == rgb(colour)).all(axis=2) == region).all()
             assert f'Dice {found.dice:.1f}' in texts
     truth = figure.axes[1].images[0].get_array()
-    assert not (truth == overlay.OVERLAP).all(axis=2).any() and (truth == overlay.MISSED).all(axis=2).any()
+    assert not (truth == rgb(OVERLAP)).all(axis=2).any() and (truth == rgb(TRUTH)).all(axis=2).any()
 
 
 def test_a_figure_is_the_same_file_again(runs, tmp_path):
@@ -212,7 +213,7 @@ def test_failures_are_the_worst_images_with_contours(runs, tmp_path):
     notes = [text.get_text() for text in figure.texts]
     assert notes == [f'{found.key[1]}, Dice {found.dice:.1f}' for found in expected]
     picture = check_files(style.save_figure(figure, tmp_path / 'failures'), figure)
-    assert share(picture, (255, 0, 0)) > 1e-4 and share(picture, (255, 255, 0)) > 1e-4
+    assert all(share(picture, rgb(colour)) > 1e-4 for colour in (TRUTH, PREDICTION))
     assert len(overlay.draw_failures(run, count=2).axes) == 2
     with pytest.raises(ValueError, match='--worst 0 must be at least 1'):
         overlay.draw_failures(run, count=0)

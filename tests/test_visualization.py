@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mmseg_acl.colours import TRUTH, bgr
 from mmseg_acl.visualization import Report, pictures, read_curves
 from mmseg_acl.visualization.curves import plot_curves
 
@@ -21,9 +22,9 @@ def test_a_mask_is_drawn_where_it_is_and_nowhere_else():
     image = np.full((20, 30, 3), 90, np.uint8)
     mask = np.zeros((20, 30), bool)
     mask[5:12, 8:20] = True
-    drawn = pictures.draw_mask(image, mask, pictures.GREEN)
+    drawn = pictures.draw_mask(image, mask, TRUTH)
     assert ((drawn != image).any(axis=2) == mask).all()
-    assert (drawn[5, 8] == pictures.GREEN).all()
+    assert (drawn[5, 8] == bgr(TRUTH)).all()
     assert (image == 90).all()
 
 

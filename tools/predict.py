@@ -36,7 +36,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--csv',
         action='store_true',
-        help='also write predictions.csv: share, regions, boxes, confidence of each frame',
+        help='also write predictions.csv: share, regions, boxes, confidence of each frame; after tools/calibrate.py '
+        'also which to look at',
     )
     parser.add_argument(
         '--format',
@@ -53,6 +54,13 @@ def parse_args() -> argparse.Namespace:
         help="for Label Studio: what stands before a frame's path to make its address (default: %(default)s)",
     )
     parser.add_argument('--list', metavar='LIST', help='of a folder: only the frames of this list')
+    parser.add_argument(
+        '--smooth',
+        type=float,
+        default=0.0,
+        metavar='W',
+        help='of a video: the weight of the past in each frame, within [0, 1), such as 0.6 (default: 0)',
+    )
     parser.add_argument('--video', action='store_true', help='of a video: also write overlay.mp4')
     parser.add_argument(
         '--threshold',
@@ -79,11 +87,17 @@ def main() -> None:
         frames = find_frames(source, args.frames, args.list)  # first: the model takes longer to load
         if set(args.format) != {'png'} and frames.rate is not None:
             raise ValueError('labelling tools take images: write the frames of the video to a folder, and give that')
-        predictor = Predictor(run, args.network, args.device, args.threshold, args.tta)
+        if args.smooth and frames.rate is None:
+            raise ValueError('--smooth is for a video, whose frames follow one another')
+        predictor = Predictor(run, args.network, args.device, args.threshold, args.tta, args.smooth)
         print(f'{predictor.run.checkpoint}, network {predictor.network}, classes {", ".join(predictor.classes)}')
         outputs = Outputs(args.overlay, args.prob, args.csv, '.mp4' if args.video else None)
         done = predict_into(predictor, frames, args.out, outputs, args.batch, args.overwrite)
         again = f', {done.there} were there already' if done.there else ''
+        if done.flicker is not None:
+            print(f'flicker: {100 * done.flicker:.3f} % of the pixels change from a frame to the next')
+        if args.csv and predictor.calibration is None:
+            print('the confidence is not calibrated; tools/calibrate.py does that')
         print(f'written: {done.written} masks to {args.out}/{MASKS}{again}')
         for path in write_proposals(
             Path(args.out),

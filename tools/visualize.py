@@ -65,8 +65,8 @@ def parse_args() -> argparse.Namespace:
     command = add_command(
         commands,
         'overlay',
-        'mask (red), prediction (green) and overlap (yellow) of several runs, methods (Figure 5) or the rows of an '
-        'ablation (Figure 4)',
+        'mask (yellow), prediction (light blue) and overlap (red) of several runs, methods (Figure 5) or the rows of '
+        'an ablation (Figure 4)',
         lambda args: draw_overlays(_runs(args), args.datasets, args.images, args.first, args.opacity),
     )
     command.add_argument('runs', nargs='+', metavar='RUN', help=RUN_FORM)
@@ -111,7 +111,7 @@ def parse_args() -> argparse.Namespace:
     command = add_command(
         commands,
         'failures',
-        'the images with the worst Dice, with contours of mask (red) and prediction (yellow) (Figure 8)',
+        'the images with the worst Dice, with contours of mask (yellow) and prediction (light blue) (Figure 8)',
         lambda args: draw_failures(*_runs(args), args.datasets, args.worst),
     )
     command.add_argument('runs', nargs=1, metavar='RUN', help=RUN_FORM)

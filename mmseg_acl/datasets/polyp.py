@@ -10,6 +10,7 @@ from pathlib import Path
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from mmseg_acl.colours import palette
 from mmseg_acl.datasets.image_files import ImageFile, inspect_image
 from mmseg_acl.datasets.mask_shares import check_shares, read_share
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, read_list
@@ -57,7 +58,7 @@ class PolypDataset(BaseSegDataset):
         has_polyps: Whether any mask has a polyp; stays false where `labelled` is. Frames without one are data, too.
     """
 
-    METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [255, 255, 255]])
+    METAINFO = dict(classes=('background', 'polyp'), palette=palette(2))
     FOLDER = ''
 
     def __init__(

@@ -7,13 +7,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import Registry, init_default_scope
 from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from torch import Tensor
 
+from mmseg_acl.colours import palette
 from mmseg_acl.datasets import polyp_masks
 from mmseg_acl.datasets.polyp_masks import LoadPolypMask
 from mmseg_acl.engine.checkpoint import load_model_weights
@@ -189,10 +189,8 @@ def dataset_meta(dataset: ConfigDict) -> dict:
     if not found.get('classes'):
         return {}
     classes = list(found['classes'])
-    palette = found.get('palette')
-    if palette is None:  # the colours that mmseg draws for classes without any
-        palette = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()
-    return dict(classes=classes, palette=[list(colour) for colour in palette])
+    colours = found.get('palette') or palette(len(classes))
+    return dict(classes=classes, palette=[list(colour) for colour in colours])
 
 
 def _find(dataset: ConfigDict, key: str) -> Any:

@@ -1,12 +1,16 @@
-"""Does a probability mean what it says? Calibration of the foreground's probability."""
+"""Does a probability mean what it says? Calibration of probabilities, and what they say of a mask."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 NUM_BINS = 15
+# Between these a temperature is looked for.
+COLDEST, HOTTEST = 0.05, 20.0
+LEAST = 1e-12
 
 
 def brier_score(probability: np.ndarray, mask: np.ndarray) -> float:
@@ -53,3 +57,48 @@ def expected_calibration_error(gaps: Sequence[np.ndarray]) -> float:
         error = expected_calibration_error([calibration_gaps(p, mask) for p, mask in pairs])
     """
     return float(np.abs(np.mean(gaps, axis=0)).sum())
+
+
+def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities as they are where the logits are divided by a temperature.
+
+    Args:
+        probabilities: (C, ...) in [0, 1], summing to 1 over the classes.
+        temperature: Above 1 makes them less sure, below 1 surer.
+
+    Returns:
+        Likewise.
+    """
+    scaled = np.maximum(probabilities, LEAST) ** (1 / temperature)
+    return scaled / scaled.sum(0)
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature with which probabilities are likeliest to give these labels (Guo et al., ICML 2017).
+
+    Args:
+        probabilities: (C, N) of pixels.
+        labels: (N,) their classes.
+    """
+    pixels = np.arange(len(labels))
+
+    def surprise(exponent: float) -> float:
+        own = with_temperature(probabilities, np.exp(exponent))[labels, pixels]
+        return -float(np.log(np.maximum(own, LEAST)).mean())
+
+    return float(np.exp(minimize_scalar(surprise, bounds=np.log((COLDEST, HOTTEST)), method='bounded').x))
+
+
+def expected_dice(foreground: np.ndarray, mask: np.ndarray) -> float:
+    """The Dice that a mask may be expected to have, if probabilities mean what they say; in [0, 1].
+
+    Twice the probability inside of the mask, over that of the frame and the mask's area. Of an empty mask it is the
+    chance that the likeliest pixel is background, too.
+
+    Args:
+        foreground: (H, W) in [0, 1].
+        mask: (H, W) bool.
+    """
+    if not mask.any():
+        return 1 - float(foreground.max())
+    return 2 * float(foreground[mask].sum()) / float(foreground.sum() + mask.sum())

@@ -14,6 +14,7 @@ from mmcv.transforms import Resize
 from torch import Tensor
 
 from mmseg_acl.inference.maps import frame_probabilities
+from mmseg_acl.inference.reliability import Calibration
 from mmseg_acl.inference.runs import ONNX, RunFiles
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class ExportedModel:
         classes: Names of the classes, the background first.
         threshold: Where the foreground's probability is cut if nobody says otherwise.
         about: The file's metadata, as in the JSON beside it.
+        calibration: What ``tools/calibrate.py`` had stored when it was exported; None where that was nothing.
 
     Raises:
         ValueError: The file is of another kind, was not written by the tool, or holds another network.
@@ -51,6 +53,8 @@ class ExportedModel:
         self.network, self.classes = self.about['network'], tuple(self.about['classes'])
         self.networks = (self.network,)
         self.threshold = self.about['threshold']
+        calibration = self.about.get('calibration')
+        self.calibration = calibration and Calibration(**calibration)
         if network not in (None, self.network):
             raise ValueError(f'{path} has no network {network!r}; it has {self.network}')
         resize = self.about['resize']

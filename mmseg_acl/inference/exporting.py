@@ -226,6 +226,7 @@ def describe(model: TrainedModel, threshold: float | None = None) -> dict:
             then='resize bilinearly to the size of the frame, softmax over the classes',
         ),
         align_corners=bool(model.segmentor.align_corners),
+        calibration=model.calibration and model.calibration._asdict(),
         checkpoint=model.run.checkpoint.name,
         torch=torch.__version__,
         licence=LICENCE,

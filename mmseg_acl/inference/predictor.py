@@ -53,16 +53,19 @@ class Predictor:
         threshold: With two classes, foreground is what is more probable than this; within (0, 1). By default 0.5, or
             what an exported model was written with.
         flips: Whether to average over the frame and its mirror images (four passes instead of one).
+        smooth: For frames that follow one another, as of a video: the weight of the past in each frame's
+            probabilities, within [0, 1). It fades from frame to frame, and ends where the size changes.
 
     Attributes:
         network: Name of the network that runs.
         classes: Names of the classes, the background first.
         run: Its files.
         threshold: The threshold in use; it may be set anew between frames.
+        calibration: What ``tools/calibrate.py`` found of the network; None where it was not run.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: Config and checkpoint do not fit, there is no such network, or the threshold is out of range.
+        ValueError: Config and checkpoint do not fit, there is no such network, or a value is out of range.
         ImportError: An exported model needs a library that is missing.
     """
 
@@ -73,31 +76,38 @@ class Predictor:
         device: str | None = None,
         threshold: float | None = None,
         flips: bool = False,
+        smooth: float = 0.0,
     ) -> None:
         if threshold is not None:
             check_threshold(threshold)
+        if not 0 <= smooth < 1:
+            raise ValueError(f'smooth is {smooth}; it is the weight of the past, within [0, 1)')
         if not isinstance(run, (TrainedModel, ExportedModel)):
             words = [str(run)] if isinstance(run, (str, Path)) else [str(word) for word in run]
             run = open_model(find_run(words), network, device)
         self.model, self.run, self.network, self.classes = run, run.run, run.network, run.classes
         self.threshold = run.threshold if threshold is None else threshold
-        self.flips = flips
+        self.flips, self.smooth = flips, smooth
+        self.calibration = run.calibration
+        self._past: Tensor | None = None
 
     @property
     def identity(self) -> dict[str, object]:
         """What tells its predictions from those of another model or with other settings."""
-        return dict(self.model.identity, threshold=self.threshold, flips=self.flips)
+        optional = dict(smooth=self.smooth, calibration=self.calibration and self.calibration._asdict())
+        used = {name: value for name, value in optional.items() if value}
+        return dict(self.model.identity, threshold=self.threshold, flips=self.flips, **used)
 
     def __call__(self, frames: Sequence[np.ndarray]) -> list[Prediction]:
         """Predict frames (H, W, 3) uint8, BGR, of any sizes; those that the model sees at one size go together."""
         samples = [self.model.prepare(np.ascontiguousarray(frame)) for frame in frames]
-        found: dict[int, Prediction] = {}
+        found: dict[int, Tensor] = {}
         sizes = [self.model.size(sample) for sample in samples]
         for size in dict.fromkeys(sizes):
             places = [place for place, own in enumerate(sizes) if own == size]
             maps = self._probabilities([samples[place] for place in places])
-            found.update(zip(places, map(self._prediction, maps), strict=True))
-        return [found[place] for place in range(len(frames))]
+            found.update(zip(places, maps, strict=True))
+        return [self._prediction(found[place]) for place in range(len(frames))]
 
     def _probabilities(self, samples: list) -> list[Tensor]:
         """(C, H, W) of each sample, at its frame's size."""
@@ -106,6 +116,9 @@ class Predictor:
         return [sum(maps) / len(flips) for maps in zip(*views, strict=True)]
 
     def _prediction(self, prob: Tensor) -> Prediction:
+        if self.smooth and self._past is not None and self._past.shape == prob.shape:
+            prob = self.smooth * self._past + (1 - self.smooth) * prob
+        self._past = prob if self.smooth else None
         prob = prob.cpu().numpy()
         return Prediction(prob, to_labels(prob, self.threshold))
 

@@ -17,6 +17,7 @@ from mmseg_acl.engine import load_config
 from mmseg_acl.engine.export import dataset_of_frames
 from mmseg_acl.evaluation.cross_dataset import load_model
 from mmseg_acl.inference.maps import frame_probabilities
+from mmseg_acl.inference.reliability import Calibration, read_calibration
 from mmseg_acl.inference.runs import RunFiles
 from mmseg_acl.models.data_preprocessor import MultiViewSegDataPreprocessor
 from mmseg_acl.models.networks import is_semi_supervised, networks_of, predicting, predictor
@@ -71,6 +72,11 @@ class TrainedModel:
         with predicting(self.model, network):
             other.segmentor = predictor(self.model)
         return other
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What ``tools/calibrate.py`` stored of the network; None where that is nothing."""
+        return read_calibration(self.run.checkpoint, self.network)
 
     @property
     def preprocessor(self) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -14,14 +14,18 @@ import numpy as np
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmseg_acl.colours import PREDICTION, palette
 from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.inference.predictor import Prediction, Predictor
+from mmseg_acl.inference.reliability import assess
 from mmseg_acl.inference.sources import Frame, Source
-from mmseg_acl.visualization.pictures import MORE_CLASSES, YELLOW, draw_labels
+from mmseg_acl.visualization.pictures import draw_labels
 
 MASKS, OVERLAYS, PROBABILITIES = 'masks', 'overlays', 'probabilities'
 TABLE, RECORD = 'predictions.csv', 'predictor.json'
 BOXES_SHOWN = 20
+# Columns of a calibrated model.
+RELIABILITY = ('calibrated confidence', 'expected Dice', 'look at this one')
 # Of videos, by suffix; browsers show the second.
 CODECS = {'.mp4': 'mp4v', '.webm': 'VP80'}
 
@@ -33,11 +37,14 @@ class Summary(NamedTuple):
         written: Frames that were predicted.
         there: Frames whose files were there already.
         unreadable: What is wrong with the frames that were skipped.
+        flicker: Of a video, the mean share of pixels that change from a frame to the next; None of other sources, and
+            where no two frames follow one another.
     """
 
     written: int
     there: int
     unreadable: list[str]
+    flicker: float | None = None
 
 
 class Outputs(NamedTuple):
@@ -87,10 +94,13 @@ def predict_into(
         raise ValueError('a video is written of a video or camera; for images there are overlays')
     out = Path(out)
     _claim(out, predictor, overwrite)
-    table = _Table(out / TABLE, predictor.classes, overwrite) if outputs.table else None
+    table = _Table(out / TABLE, predictor, overwrite) if outputs.table else None
     film = _Film(out / f'overlay{outputs.video}', source.rate) if outputs.video else None
+    whole = bool(film or predictor.smooth)  # what is there of a former call does not say what came before
     written = there = 0
     unreadable: list[str] = []
+    changes: list[float] = []
+    former = None
     progress = Progress(
         TextColumn('predicting'),
         BarColumn(),
@@ -103,7 +113,7 @@ def predict_into(
         for group in _groups(source.frames, batch):
             todo = []
             for frame in group:
-                if not overwrite and not film and _is_done(out, frame.name, outputs, predictor, table):
+                if not overwrite and not whole and _is_done(out, frame.name, outputs, predictor, table):
                     there += 1
                     continue
                 try:
@@ -116,17 +126,20 @@ def predict_into(
                     table.add(frame.name, found)
                 if film:
                     film.add(draw(image, found.labels))
+                if source.rate is not None and former is not None and former.shape == found.labels.shape:
+                    changes.append(float((former != found.labels).mean()))
+                former = found.labels
                 written += 1
             speed = progress.tasks[task].speed
             progress.update(task, advance=len(group), rate=f'{speed:.1f} frames a second' if speed else '')
     if film:
         film.close()
-    return Summary(written, there, unreadable)
+    return Summary(written, there, unreadable, float(np.mean(changes)) if changes else None)
 
 
 def draw(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The frame (H, W, 3), BGR, with the predicted classes as tints and outlines."""
-    return draw_labels(image, labels, YELLOW)
+    return draw_labels(image, labels, PREDICTION)
 
 
 def _groups(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
@@ -199,10 +212,8 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _palette_png(labels: np.ndarray) -> bytes:
     """Class numbers with a colour each."""
-    colors = [(0, 0, 0), *(color[::-1] for color in (YELLOW, *MORE_CLASSES))]
-    palette = [colors[0], *(colors[1 + label % (len(colors) - 1)] for label in range(255))]
     image = Image.fromarray(labels, mode='P')
-    image.putpalette([level for color in palette for level in color])
+    image.putpalette([level for colour in palette(256) for level in colour])
     buffer = io.BytesIO()
     image.save(buffer, 'PNG')
     return buffer.getvalue()
@@ -211,9 +222,10 @@ def _palette_png(labels: np.ndarray) -> bytes:
 class _Table:
     """``predictions.csv``, a row a frame, added as frames are done."""
 
-    def __init__(self, path: Path, classes: Sequence[str], overwrite: bool) -> None:
-        self.path, self.classes = path, classes
-        self.header = ['frame', *(f'share {name}' for name in classes[1:]), 'regions', 'boxes', 'confidence']
+    def __init__(self, path: Path, predictor: Predictor, overwrite: bool) -> None:
+        self.path, self.classes, self.calibration = path, predictor.classes, predictor.calibration
+        self.header = ['frame', *(f'share {name}' for name in self.classes[1:]), 'regions', 'boxes', 'confidence']
+        self.header += RELIABILITY if self.calibration else ()
         if overwrite or not path.is_file():
             write_atomically((','.join(self.header) + '\r\n').encode(), path)
         with open(path, newline='') as file:
@@ -227,6 +239,9 @@ class _Table:
         regions = regions_of(found.labels > 0)
         shown = ' '.join('{},{},{},{}'.format(*region) for region in regions[:BOXES_SHOWN])
         row = [str(name), *(f'{share:.6f}' for share in shares), len(regions), shown, f'{found.confidence:.4f}']
+        if self.calibration:
+            trust = assess(found.probabilities, found.labels, self.calibration)
+            row += [f'{trust.confidence:.4f}', f'{trust.dice:.4f}', 'yes' if trust.look else 'no']
         with open(self.path, 'a', newline='') as file:
             csv.writer(file).writerow(row)
         self.names.add(str(name))

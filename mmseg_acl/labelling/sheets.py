@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.patches import Patch
 
+from mmseg_acl.colours import PREDICTION, TRUTH
 from mmseg_acl.inference.sources import read_frame
-from mmseg_acl.visualization.overlay import FOUND_CONTOUR, MASK_CONTOUR
 from mmseg_acl.visualization.style import draw_contour, paper_style, picture_grid
 
 FRAMES_A_ROW, FRAMES_A_PAGE = 5, 40
@@ -38,8 +38,8 @@ def draw_sheets(
     contours = [
         (masks, colour, style, label)
         for masks, colour, style, label in (
-            (given, MASK_CONTOUR, '-', 'mask'),
-            (found, FOUND_CONTOUR, '--', 'predicted'),
+            (given, TRUTH, '-', 'mask'),
+            (found, PREDICTION, '--', 'predicted'),
         )
         if masks
     ]

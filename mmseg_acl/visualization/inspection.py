@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from mmseg_acl.colours import PREDICTION, TRUTH
 from mmseg_acl.models.segmentors.aclnet import Inspection
 from mmseg_acl.visualization.pictures import (
-    GREEN,
-    YELLOW,
     draw_heat,
     draw_labels,
     draw_mark,
@@ -49,6 +48,6 @@ def inspection_panels(
         return draw_mark(draw_heat(image, affinity[index, pixel].reshape(rows, columns).cpu().numpy()), point)
 
     labels = (prob[index].argmax(0).cpu().numpy() for prob in (seen.prob, seen.refined.prob))
-    panels = [draw_mark(image, point), draw_labels(image, truth, GREEN)]
-    panels += [draw_labels(image, label, YELLOW) for label in labels]
+    panels = [draw_mark(image, point), draw_labels(image, truth, TRUTH)]
+    panels += [draw_labels(image, label, PREDICTION) for label in labels]
     return panels + [heat(affinity) for affinity in (seen.student.map, seen.teacher.map, seen.aggregated)]

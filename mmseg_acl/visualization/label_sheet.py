@@ -8,13 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from mmseg_acl.colours import TRUTH, class_colour
 from mmseg_acl.datasets.survey import IGNORED, SourceSurvey
 from mmseg_acl.visualization.pictures import choose_quantiles, read_image
 from mmseg_acl.visualization.style import draw_contour, paper_style, picture_grid
 
 FRAMES_A_ROW = 4
 MAX_LEGEND = 8
-POLYP, IGNORED_COLOUR = '#FFFF00', '#FFFFFF'
+IGNORED_COLOUR = '#FFFFFF'
 
 
 def draw_label_sheet(source: SourceSurvey, count: int = 16) -> Figure:
@@ -63,6 +64,6 @@ def _colour(source: SourceSurvey, label: int) -> str | np.ndarray:
     if label == IGNORED:
         return IGNORED_COLOUR
     palette = source.dataset.metainfo.get('palette') or ()
-    if len(source.classes) <= 2 or label >= len(palette):
-        return POLYP
-    return np.array(palette[label]) / 255
+    if len(source.classes) <= 2:
+        return TRUTH
+    return np.array(palette[label]) / 255 if label < len(palette) else class_colour(label)

@@ -9,18 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from mmseg_acl.colours import OVERLAP, PREDICTION, TRUTH, bgr
 from mmseg_acl.engine import load_config
 from mmseg_acl.visualization.predictions import TrainedRun, choose_images, list_images, open_sets, predict
 from mmseg_acl.visualization.style import draw_contour, paper_style, picture_grid
 
-# The paper's colours, RGB.
-MISSED, FALSE, OVERLAP = (255, 0, 0), (0, 255, 0), (255, 255, 0)
-MASK_CONTOUR, FOUND_CONTOUR = '#FF0000', '#FFFF00'
 FAILURES_A_ROW = 4
 
 
 def draw_overlap(image: np.ndarray, mask: np.ndarray, found: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """A frame with the mask alone in red, the prediction alone in green and their overlap in yellow.
+    """A frame with the mask alone, the prediction alone and their overlap in the colours of each.
 
     Args:
         image: (H, W, 3) uint8, BGR.
@@ -32,8 +30,8 @@ def draw_overlap(image: np.ndarray, mask: np.ndarray, found: np.ndarray, opacity
         (H, W, 3) uint8, BGR.
     """
     drawn = image.astype(np.float32)
-    for region, color in ((mask & ~found, MISSED), (found & ~mask, FALSE), (mask & found, OVERLAP)):
-        drawn[region] = (1 - opacity) * drawn[region] + opacity * np.array(color[::-1], np.float32)
+    for region, colour in ((mask & ~found, TRUTH), (found & ~mask, PREDICTION), (mask & found, OVERLAP)):
+        drawn[region] = (1 - opacity) * drawn[region] + opacity * np.array(bgr(colour), np.float32)
     return drawn.round().astype(np.uint8)
 
 
@@ -68,15 +66,15 @@ def draw_overlays(
         rows.append([image, truth, *(draw_overlap(image, mask, run.found, opacity) for run in found)])
         notes.append([key[1], '', *(f'Dice {run.dice:.1f}' for run in found)])
     legend = [
-        Patch(color=np.array(color) / 255, label=label)
-        for color, label in ((MISSED, 'ground truth only'), (FALSE, 'prediction only'), (OVERLAP, 'both'))
+        Patch(facecolor=colour, edgecolor='black', linewidth=0.4, label=label)
+        for colour, label in ((TRUTH, 'ground truth only'), (PREDICTION, 'prediction only'), (OVERLAP, 'both'))
     ]
     with paper_style():
         return picture_grid(rows, ['Input', 'Ground truth', *(run.name for run in runs)], notes, legend)
 
 
 def draw_failures(run: TrainedRun, datasets: Sequence[str] | None = None, count: int = 8) -> Figure:
-    """The images with the worst Dice, the prediction's contour in yellow and the mask's in red (Figure 8).
+    """The images with the worst Dice, with the contours of mask and prediction (Figure 8).
 
     Args:
         run: The run.
@@ -93,12 +91,12 @@ def draw_failures(run: TrainedRun, datasets: Sequence[str] | None = None, count:
     pictures = [[found.image for found in row] for row in rows]
     notes = [[f'{found.key[1]}, Dice {found.dice:.1f}' for found in row] for row in rows]
     legend = [
-        Patch(color=MASK_CONTOUR, label='ground truth'),
-        Patch(facecolor=FOUND_CONTOUR, edgecolor='black', linewidth=0.4, label=f'{run.name} (dashed)'),
+        Patch(facecolor=colour, edgecolor='black', linewidth=0.4, label=label)
+        for colour, label in ((TRUTH, 'ground truth'), (PREDICTION, f'{run.name} (dashed)'))
     ]
     with paper_style():
         figure = picture_grid(pictures, notes=notes, legend=legend)
         for axes, found in zip(figure.axes, worst, strict=True):
-            draw_contour(axes, found.mask, MASK_CONTOUR, '-')
-            draw_contour(axes, found.found, FOUND_CONTOUR, '--')
+            draw_contour(axes, found.mask, TRUTH, '-')
+            draw_contour(axes, found.found, PREDICTION, '--')
     return figure

@@ -8,9 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-GREEN, YELLOW = (80, 220, 80), (0, 230, 255)
-# Of the second foreground class and so on, BGR: Okabe and Ito's, which people with any colour vision tell apart.
-MORE_CLASSES = ((178, 114, 0), (0, 159, 230), (167, 121, 204), (233, 180, 86), (0, 94, 213))
+from mmseg_acl.colours import PREDICTION, TRUTH, bgr, class_colour
+
+# Former names of the two.
+GREEN, YELLOW = TRUTH, PREDICTION
+
+# An outline is a pixel wide, and wider where a frame has more pixels a side than twice this.
+OUTLINE = 300
 
 
 def read_image(path: str) -> np.ndarray:
@@ -25,36 +29,36 @@ def read_image(path: str) -> np.ndarray:
     return image
 
 
-def draw_mask(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+def draw_mask(image: np.ndarray, mask: np.ndarray, colour: str) -> np.ndarray:
     """The frame with a mask as a tint and an outline.
 
     Args:
         image: (H, W, 3) uint8, BGR.
         mask: (H, W) bool.
-        color: BGR.
+        colour: Of :mod:`mmseg_acl.colours`.
 
     Returns:
         (H, W, 3) uint8, BGR.
     """
-    drawn = image.copy()
+    drawn, color = image.copy(), bgr(colour)
     drawn[mask] = (0.7 * drawn[mask] + 0.3 * np.array(color)).astype(np.uint8)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(drawn, contours, -1, color, 1)
+    return cv2.drawContours(drawn, contours, -1, color, max(1, round(max(mask.shape) / OUTLINE)))
 
 
-def draw_labels(image: np.ndarray, labels: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+def draw_labels(image: np.ndarray, labels: np.ndarray, colour: str) -> np.ndarray:
     """The frame with every foreground class as a tint and an outline.
 
     Args:
         image: (H, W, 3) uint8, BGR.
         labels: (H, W) integers; 0 is background.
-        color: Of class 1, BGR; further classes take those of ``MORE_CLASSES`` in turn.
+        colour: Of class 1, which says whether it is the truth or a prediction; further classes have their own.
 
     Returns:
         (H, W, 3) uint8, BGR.
     """
     for label in np.unique(labels[labels > 0]):
-        image = draw_mask(image, labels == label, (color, *MORE_CLASSES)[(label - 1) % (1 + len(MORE_CLASSES))])
+        image = draw_mask(image, labels == label, colour if label == 1 else class_colour(int(label)))
     return image
 
 

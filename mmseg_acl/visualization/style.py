@@ -15,12 +15,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from mmseg_acl.colours import BLACK, BLUE, GREEN, LIGHT_GREY, ORANGE, PURPLE, SKY_BLUE, VERMILLION, YELLOW
+
 # The text width of a page with two columns; inches.
 WIDTH = 6.9
 DPI = 300
 TITLE_SIZE, NOTE_SIZE = 8, 6
-# Okabe and Ito's colours, which people with any colour vision tell apart, and a grey: nine systems are compared.
-COLORS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#000000', '#999999')
+# Of nine systems that are compared.
+COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY_BLUE, VERMILLION, YELLOW, BLACK, LIGHT_GREY)
 STYLES = ('-', '--', '-.', ':')
 
 # Text as text (TrueType), so that it can be searched and scales.

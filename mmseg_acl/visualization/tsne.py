@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mmengine.dataset import pseudo_collate
 from rich.progress import track
 
+from mmseg_acl.colours import BLUE, ORANGE
 from mmseg_acl.models.networks import predictor
 from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.visualization.predictions import (
@@ -23,8 +24,8 @@ from mmseg_acl.visualization.predictions import (
 )
 from mmseg_acl.visualization.style import WIDTH, new_figure, paper_style, wrap
 
-# As in the paper, in shades that all tell apart.
-CLASS_COLORS = {'background': '#0072B2', 'polyp': '#F0B400'}
+# As in the paper, in shades that all tell apart, and that show on white.
+CLASS_COLORS = {'background': BLUE, 'polyp': ORANGE}
 PANELS_A_ROW = 3
 MIN_PIXELS = 5
 

@@ -19,6 +19,7 @@ from mmengine.dataset import Compose
 from mmseg.registry import MODELS, TRANSFORMS
 from steps import CONFIGS
 
+from mmseg_acl.colours import palette
 from mmseg_acl.datasets import LoadPolypMask
 from mmseg_acl.engine.export import dataset_meta, export_student, plain_config
 
@@ -169,7 +170,7 @@ def test_what_is_written_names_nothing_of_this_package(tmp_path):
     stored = torch.load(weights, weights_only=True)
     expected = torch.load(checkpoint, weights_only=True)['state_dict']
     assert all(torch.equal(value, expected[f'teacher.{key}']) for key, value in stored['state_dict'].items())
-    assert stored['meta']['dataset_meta']['palette'] == [[0, 0, 0], [255, 255, 255]]
+    assert stored['meta']['dataset_meta']['palette'] == palette(2)
 
 
 def test_a_supervised_model_is_exported_too(tmp_path):
