@@ -178,6 +178,34 @@ def test_a_video_becomes_masks_and_a_video(run, frames, tmp_path):
     assert shown == [(64, 80, 3)] * 4 and not film.read()[0]
 
 
+def test_smoothing_averages_over_the_past_and_lowers_flicker(run, frames, tmp_path):
+    """A still scene under noise."""
+    rng = np.random.default_rng(0)
+    still = cv2.imread(str(frames / 'f0.png'))
+    shown = [np.clip(still + rng.normal(0, 12, still.shape), 0, 255).astype(np.uint8) for _ in range(6)]
+    film = cv2.VideoWriter(str(tmp_path / 'film.avi'), cv2.VideoWriter_fourcc(*'FFV1'), 10, still.shape[1::-1])
+    for frame in shown:
+        film.write(frame)
+    film.release()
+    said = {}
+    for smooth in (0, 0.8):
+        done = predict(run, tmp_path / 'film.avi', '--out', tmp_path / str(smooth), '--smooth', smooth, '--batch', 4)
+        said[smooth] = float(re.search(r'flicker: ([\d.]+) %', done.stdout)[1])
+    assert 0 < said[0.8] < said[0] / 2
+    plain = Predictor(run)
+    past = None
+    for frame, mask in zip(shown, masks_of(tmp_path / '0.8').values(), strict=True):
+        prob = plain([frame])[0].probabilities
+        past = prob if past is None else 0.8 * past + 0.2 * prob
+        sure = np.abs(past[1] - 0.5) > 1e-4
+        assert ((mask > 0) == (past[1] > 0.5))[sure].all()
+    masks = list(masks_of(tmp_path / '0.8').values())
+    changed = [(a != b).mean() for a, b in zip(masks, masks[1:], strict=False)]
+    assert said[0.8] == pytest.approx(100 * np.mean(changed), abs=1e-3)
+    with pytest.raises(ValueError, match='smooth is 1; it is the weight of the past'):
+        Predictor(run, smooth=1)
+
+
 def test_classes_are_numbers_with_a_palette(frames, tmp_path):
     run = write_run(tmp_path / 'run', classes=4)
     done = predict(run, frames, '--out', tmp_path / 'out', '--csv', '--prob')
@@ -231,6 +259,7 @@ def test_the_best_checkpoint_is_taken_before_the_last(run, tmp_path):
         (('{run}', '{frames}', '--threshold', '1'), r'threshold is 1.0'),
         (('{run}', '{frames}', '--batch', '0'), 'batch is 0'),
         (('{run}', '{frames}', '--video'), 'a video is written of a video'),
+        (('{run}', '{frames}', '--smooth', '0.5'), '--smooth is for a video'),
         (('{run}', '0'), 'camera 0 does not end by itself'),
     ],
 )
