@@ -64,6 +64,10 @@ setup(
         'export': EXPORT,
         # tools/serve.py.
         'web': WEB,
+        # tools/train.py --tracker.
+        'tensorboard': ['tensorboard>=2.14'],
+        'wandb': ['wandb>=0.16'],
+        'mlflow': ['mlflow>=2.9'],
         # The tests exercise all of them, and a backbone of mmpretrain, with a stand-in for torchvision's few names.
         'dev': [
             *EXPORT,
@@ -73,6 +77,7 @@ setup(
             'playwright>=1.50',  # drives an installed Chromium; brings no browser of its own
             'pycocotools>=2.0.7',  # reads back what is written for labelling tools
             'pytest>=8',
+            'tensorboard>=2.14',  # reads back what --tracker writes
             'pytest-xdist>=3.6',  # all cores: half the time on two
             'ruff>=0.9',
             'scikit-learn>=1.3',

@@ -382,6 +382,19 @@ def test_choices_that_there_are_not(options, message, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+def test_an_earlier_run_keeps_its_lists(tmp_path):
+    pairs(tmp_path / 'L', 3)
+    request = Request((tmp_path / 'L',))
+    path, _ = prepare_own_run(request, Choices('supervised_plus'), str(tmp_path / 'run'))
+    (tmp_path / 'run/iter_4.pth').touch()
+    before = path.read_text()
+    with pytest.raises(ValueError, match='holds checkpoints of an earlier run'):
+        prepare_own_run(request, Choices('supervised'), str(tmp_path / 'run'))
+    assert path.read_text() == before
+    prepare_own_run(request, Choices('supervised'), str(tmp_path / 'run'), resume=True)
+    assert path.read_text() != before
+
+
 def test_short_runs_have_a_teacher_that_keeps_up(tmp_path):
     pairs(tmp_path / 'L', 3)
     unlabelled(tmp_path / 'U')
@@ -460,6 +473,7 @@ def test_a_config_and_folders_do_not_go_together(tmp_path):
         ((), 'give a config, or your own data with --labelled'),
         (('a.py', '--labelled', 'L'), 'give a config, or your own data with --labelled'),
         (('a.py', '--size', '256'), '--size are for --labelled'),
+        (('--labelled', 'L', '--launcher', 'pytorch'), '--launcher takes a config'),
     ):
         done = run_tool('train.py', *words, data=tmp_path, check=False)
         assert done.returncode == 2 and message in done.stderr

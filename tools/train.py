@@ -8,6 +8,7 @@ from pathlib import Path
 from mmseg_acl.datasets.own import Request
 from mmseg_acl.engine import OptionsAction, build_runner, leave_processes, load_config, train, user_errors
 from mmseg_acl.engine.start.own_config import NETWORKS, SIZES, Choices, prepare_own_run
+from mmseg_acl.engine.start.tracking import TRACKERS, add_tracker
 
 OWN = ('unlabelled', 'val', 'test', 'split', 'method', 'network', 'size', 'masks', 'classes', 'every')
 
@@ -29,6 +30,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         help='length of the run; warm-up, ramps, schedules, validation and checkpoints are scaled with it',
     )
+    parser.add_argument('--tracker', choices=TRACKERS, help='also write scalars and pictures for this program')
     parser.add_argument('--seed', type=int, help='seed of everything random (default: the one in the config)')
     parser.add_argument(
         '--cfg-options',
@@ -67,6 +69,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('give a config, or your own data with --labelled')
     if args.config and (given := [f'--{name}' for name in OWN if getattr(args, name) is not None]):
         parser.error(f'{", ".join(given)} are for --labelled; a config says all of it')
+    if args.labelled and args.launcher != 'none':
+        parser.error('--launcher takes a config, such as the one that a run with --labelled has written')
     return args
 
 
@@ -78,7 +82,7 @@ def write_own_config(args: argparse.Namespace) -> str:
     )
     chosen = {name: getattr(args, name) for name in ('method', 'network', 'size', 'iters')}
     choices = Choices(**{name: value for name, value in chosen.items() if value is not None})
-    path, why = prepare_own_run(request, choices, args.work_dir)
+    path, why = prepare_own_run(request, choices, args.work_dir, args.resume)
     print('\n'.join(why), flush=True)
     return str(path)
 
@@ -96,6 +100,8 @@ def main() -> None:
             resume=args.resume,
             iters=args.iters if args.config else None,  # else it stands in the config
         )
+        if args.tracker:
+            add_tracker(config, args.tracker)
         train(build_runner(config))
         leave_processes()
 

@@ -8,10 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmseg_acl.colours import PREDICTION, TRUTH, bgr, class_colour
-
-# Former names of the two.
-GREEN, YELLOW = TRUTH, PREDICTION
+from mmseg_acl.colours import bgr, class_colour
 
 # An outline is a pixel wide, and wider where a frame has more pixels a side than twice this.
 OUTLINE = 300

@@ -22,6 +22,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmseg_acl.colours import LEGEND, PREDICTION, TRUTH
 from mmseg_acl.datasets.class_data import leaves
 from mmseg_acl.datasets.labels import IGNORE
 from mmseg_acl.datasets.semi_supervised import random_scope
@@ -46,7 +47,7 @@ class Scored(NamedTuple):
 
     Attributes:
         dice: In percent, mean over the classes beside the background that mask or prediction have.
-        order: Of two with one score the earlier counts.
+        order: Of two with one score the earlier counts as worse.
         path: The image's file.
         truth: (H, W) uint8.
         found: (H, W) uint8.
@@ -67,6 +68,7 @@ class ReportHook(Hook):
     network, each loss by itself, the quality of pseudo-labels where it is logged, the worst and the best validation
     images, labelled and unlabelled frames, speed and memory, config and commit, and what to do next.
 
+    What is predicted on validation and unlabelled images goes to the visualizer, too: to files, and to a tracker.
     Nothing that a training draws at random changes. A page that cannot be made is said and does not end the run.
 
     Args:
@@ -121,7 +123,7 @@ class ReportHook(Hook):
 
     def _keep(self, scored: Scored) -> None:
         for heap, sign in ((self._worst, -1), (self._best, 1)):
-            heapq.heappush(heap, (sign * scored.dice, -scored.order, scored))
+            heapq.heappush(heap, (sign * scored.dice, sign * scored.order, scored))
             if len(heap) > self.frames:
                 heapq.heappop(heap)
 
@@ -159,7 +161,7 @@ class ReportHook(Hook):
             'Dice in percent, against masks that no loss of these images sees.',
             _quality(curves),
         )
-        self._add_validation(report)
+        self._add_validation(report, runner)
         self._add_labelled(report, runner)
         self._add_unlabelled(report, runner, model)
         _add_origin(report, runner, curves)
@@ -183,25 +185,25 @@ class ReportHook(Hook):
             report.add_heading('What to do next')
             report.add_code(text)
 
-    def _add_validation(self, report: Report) -> None:
+    def _add_validation(self, report: Report, runner: Runner) -> None:
         if not self._worst:
             return
         report.add_heading('Worst and best validation images')
-        report.add_text(
-            'By mean Dice. The mask is green, the prediction yellow; further classes have colours of their own.'
-        )
+        report.add_text(f'By mean Dice. {LEGEND}; further classes have colours of their own.')
         worst = sorted((kept[2] for kept in self._worst), key=lambda scored: scored.dice)
         shown = {scored.order for scored in worst}  # of a few images the best may be among the worst
         best = sorted((kept[2] for kept in self._best if kept[2].order not in shown), key=lambda scored: -scored.dice)
         for title, chosen in (('worst', worst), ('best', best)):
             rows = []
-            for scored in chosen:
+            for number, scored in enumerate(chosen):
                 image = pictures.read_image(scored.path)
+                found = pictures.draw_labels(image, scored.found, PREDICTION)
+                runner.visualizer.add_image(f'{title}_{number}', found[..., ::-1], step=runner.iter)
                 caption = f'{Path(scored.path).stem}, Dice {scored.dice:.1f}'
                 rows.append(
                     [
-                        (_thumbnail(image, scored.truth, pictures.GREEN), caption),
-                        (_thumbnail(image, scored.found, pictures.YELLOW), ''),
+                        (_thumbnail(image, scored.truth, TRUTH), caption),
+                        (pictures.to_small_uri(found), ''),
                     ]
                 )
             if rows:
@@ -215,7 +217,7 @@ class ReportHook(Hook):
                 path, labels = dataset.get_data_info(index)['img_path'], survey.read_labels(index)
                 image = pictures.read_image(path)
                 labels = np.zeros(image.shape[:2], np.uint8) if labels is None else _without_ignored(labels)
-                cells.append((_thumbnail(image, labels, pictures.GREEN), Path(path).stem))
+                cells.append((_thumbnail(image, labels, TRUTH), Path(path).stem))
         if cells:
             report.add_heading('Labelled images')
             report.add_text('Some of those that are trained on, with their masks.')
@@ -232,7 +234,10 @@ class ReportHook(Hook):
             path = sources[0].get_data_info(index)['img_path']
             sample = model.val_step(pseudo_collate([pipeline(dict(img_path=path, seg_fields=[]))]))[0]
             found = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
-            cells.append((_thumbnail(pictures.read_image(path), found, pictures.YELLOW), Path(path).stem))
+            drawn = pictures.draw_labels(pictures.read_image(path), found, PREDICTION)
+            # For whatever tracks the run, and as a file; each frame under one name, so that it is seen to change.
+            runner.visualizer.add_image(f'unlabelled_{len(cells)}', drawn[..., ::-1], step=runner.iter)
+            cells.append((pictures.to_small_uri(drawn), Path(path).stem))
         network = f' by the {self._network}' if self._network else ''
         report.add_heading('Unlabelled images')
         report.add_text(f'Some of those that are trained on, with what is predicted{network} now.')
@@ -332,6 +337,6 @@ def _without_ignored(labels: np.ndarray) -> np.ndarray:
     return np.where(labels == IGNORE, 0, labels).astype(np.uint8)
 
 
-def _thumbnail(image: np.ndarray, labels: np.ndarray, color: tuple[int, int, int]) -> str:
+def _thumbnail(image: np.ndarray, labels: np.ndarray, colour: str) -> str:
     """A frame with labels, small, as the address of an <img>."""
-    return pictures.to_small_uri(pictures.draw_labels(image, labels, color))
+    return pictures.to_small_uri(pictures.draw_labels(image, labels, colour))

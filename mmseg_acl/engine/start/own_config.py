@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmseg_acl.datasets.listed_frames import write_frame_list
 from mmseg_acl.datasets.own import OwnData, Request, inspect_own_data
 from mmseg_acl.datasets.own.pairs import Pair
+from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.methods import BY_FOLDER
 
 CONFIGS = Path(__file__).resolve().parents[3] / 'configs'
@@ -45,20 +46,23 @@ class Choices(NamedTuple):
     iters: int | None = None
 
 
-def prepare_own_run(request: Request, choices: Choices, work_dir: str | None = None) -> tuple[Path, list[str]]:
+def prepare_own_run(
+    request: Request, choices: Choices, work_dir: str | None = None, resume: bool = False
+) -> tuple[Path, list[str]]:
     """Inspect a user's data and write the config of a run on them, with lists of its images beside it.
 
     Args:
         request: The data.
         choices: Method, network, size and length.
         work_dir: Of the run; by default ``work_dirs/METHOD/<name of the labelled folder>``.
+        resume: Whether it goes on from the checkpoints there.
 
     Returns:
         The config, below the work dir, and a line for each decision.
 
     Raises:
         FileNotFoundError: A folder or the network's file is missing.
-        ValueError: A choice is unknown, or the data cannot be used as they are.
+        ValueError: A choice is unknown, the data cannot be used as they are, or the work dir has another run.
     """
     _check(choices)
     name = _name_of(request.labelled[0])
@@ -78,6 +82,7 @@ def prepare_own_run(request: Request, choices: Choices, work_dir: str | None = N
         VALIDATION: data.validation,
         TEST: data.test,
     }
+    claim_work_dir(folder.parent, resume)  # before the lists of an earlier run would be replaced
     for file, rows in lists.items():
         if rows:
             write_frame_list(folder / file, root, [row[:2] for row in rows])
