@@ -194,11 +194,11 @@ def test_folds_are_trained_once_and_go_on(labelled, synthetic_root, tmp_path):
     # A fold that lacks a map is predicted again, by the checkpoint that is there; a fold that lacks none is left.
     maps[0].unlink()
     times = {path: path.stat().st_mtime_ns for path in maps[1:]}
-    logs = [path.stat().st_mtime_ns for path in sorted((tmp_path / 'out' / 'folds').glob('*/train.log'))]
+    logs = [path.stat().st_mtime_ns for path in sorted((tmp_path / 'out' / 'folds').glob('*/train.out'))]
     done = run_tool('check_labels.py', tmp_path / 'config.py', *options, data=synthetic_root)
     assert done.stdout.count('is there') == 1 and (tmp_path / 'out' / 'labels.csv').read_bytes() == table
     assert sum(path.stat().st_mtime_ns == time for path, time in times.items()) == 6
-    assert logs == [path.stat().st_mtime_ns for path in sorted((tmp_path / 'out' / 'folds').glob('*/train.log'))]
+    assert logs == [path.stat().st_mtime_ns for path in sorted((tmp_path / 'out' / 'folds').glob('*/train.out'))]
 
 
 @pytest.mark.parametrize(

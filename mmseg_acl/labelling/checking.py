@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import io
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +20,10 @@ from mmseg_acl.datasets.partitions import entry_of
 from mmseg_acl.datasets.semi_supervised import SemiSupervisedDataset
 from mmseg_acl.datasets.survey import IGNORED, SourceSurvey
 from mmseg_acl.engine.atomic import write_atomically
-from mmseg_acl.errors import RunError
 from mmseg_acl.evaluation.map_files import read_map
 from mmseg_acl.inference.predictor import Predictor
 from mmseg_acl.inference.sources import read_frame
+from mmseg_acl.labelling.training import CONFIG, train_in
 
 PROBABILITIES, FOLDS, TABLE, SHEET = 'probabilities', 'folds', 'labels.csv', 'labels'
 # As the softmin of Lad and Mueller (2023): a wrong pixel weighs e^10 as much as one that is surely right.
@@ -176,26 +174,8 @@ def out_of_sample(
         names = {str(mask.path) for mask in held}
         kept = {str(mask.path): str(mask.path) not in names for mask in masks}
         part = fold_config(config, kept, folder)
-        checkpoint = _train(part, folder, train)
-        _predict(Predictor([folder / 'fold.py', checkpoint]), held, out / PROBABILITIES)
-
-
-def _train(config: Config, folder: Path, train: Path) -> Path:
-    """The last checkpoint of a training in ``folder``, which goes on where it was."""
-    folder.mkdir(parents=True, exist_ok=True)
-    length = int(config.train_cfg.max_iters)
-    checkpoint = folder / f'iter_{length}.pth'
-    if not checkpoint.is_file():
-        config.dump(folder / 'fold.py')
-        command = [sys.executable, str(train), str(folder / 'fold.py'), '--work-dir', str(folder)]
-        if any(folder.glob('iter_*.pth')):
-            command.append('--resume')
-        with open(folder / 'train.log', 'a') as log:
-            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
-        if done.returncode:
-            lines = (folder / 'train.log').read_text(errors='replace').splitlines()[-8:]
-            raise RunError(f'the training in {folder} ended with {done.returncode}:\n' + '\n'.join(lines))
-    return checkpoint
+        checkpoint = train_in(folder, part, train)
+        _predict(Predictor([folder / CONFIG, checkpoint]), held, out / PROBABILITIES)
 
 
 def _predict(predictor: Predictor, held: Sequence[Mask], folder: Path) -> None:
