@@ -55,7 +55,8 @@ def test_rounds_of_labelling_are_simulated_and_go_on(tmp_path):
     assert len(first) == 3 and second[:3] == first and len(set(second)) == 6
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / 'work').rglob('*.pth')}
     again = run_tool('simulate_labelling.py', *options, data=tmp_path)
-    assert again.stdout == done.stdout
+    said = [[line for line in each.stdout.splitlines() if 'Dice' in line] for each in (done, again)]
+    assert said[0] == said[1] and len(said[0]) == 2
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / 'work').rglob('*.pth')}
 
 
