@@ -14,11 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from mmseg_acl._stack import errors_alone
 from mmseg_acl.datasets.audit import hash_image
 from mmseg_acl.engine import resolve_weights
 from mmseg_acl.engine.atomic import write_atomically
@@ -60,7 +62,8 @@ class Pretrained:
         init_default_scope('mmseg')
         config = ConfigDict(backbone=BACKBONE)
         resolve_weights(config)
-        with torch.random.fork_rng():
+        # mmengine would log where each of the weights comes from.
+        with torch.random.fork_rng(), errors_alone(MMLogger.get_current_instance()):
             torch.manual_seed(0)  # where MMSEG_ACL_WEIGHTS is none
             self.backbone = MODELS.build(config.backbone)
             self.backbone.init_weights()
