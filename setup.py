@@ -77,7 +77,6 @@ setup(
             'playwright>=1.50',  # drives an installed Chromium; brings no browser of its own
             'pycocotools>=2.0.7',  # reads back what is written for labelling tools
             'pytest>=8',
-            'tensorboard>=2.14',  # reads back what --tracker writes
             'pytest-xdist>=3.6',  # all cores: half the time on two
             'ruff>=0.9',
             'scikit-learn>=1.3',
