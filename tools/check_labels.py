@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.engine import OptionsAction, load_config, user_errors
 from mmseg_acl.labelling.checking import (
     PROBABILITIES,
@@ -27,7 +28,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'config', help='config whose labelled masks are checked; without unlabelled images it is fast'
     )
-    parser.add_argument('--out', required=True, help='folder for labels.csv, sheets, probabilities and trainings')
+    parser.add_argument(
+        '--out', type=folder, required=True, help='folder for labels.csv, sheets, probabilities and trainings'
+    )
     parser.add_argument(
         '--folds', type=int, default=4, metavar='K', help='trainings, each on all but a Kth (default: 4)'
     )
@@ -54,20 +57,20 @@ def main() -> None:
     with user_errors():
         config = load_config(args.config, options=args.cfg_options, iters=args.iters)
         masks = find_masks(config)
-        out = Path(args.out)
+        out = args.out
         if not args.probabilities:
             train = Path(__file__).parent / 'train.py'
             for fold, what in out_of_sample(config, masks, args.folds, args.seed, out, train):
                 print(f'fold {fold + 1} of {args.folds}: {what}', flush=True)
-        folder = Path(args.probabilities) if args.probabilities else out / PROBABILITIES
-        checked = check_masks(masks, folder)
+        maps = Path(args.probabilities) if args.probabilities else out / PROBABILITIES
+        checked = check_masks(masks, maps)
         print(f'written: {write_table(checked, out)}, {len(checked)} masks, the least likely first')
         worst = checked[: args.sheet]
         sheets = draw_sheets(
             [found.mask.path for found in worst],
             [f'{rank}. {found.mask.entry}, {found.score:.3f}' for rank, found in enumerate(worst, 1)],
             out / SHEET,
-            found=lambda number: read_probabilities(folder, worst[number].mask.entry).argmax(0) > 0,
+            found=lambda number: read_probabilities(maps, worst[number].mask.entry).argmax(0) > 0,
             given=lambda number: _foreground(worst[number].mask.read()),
         )
         for sheet in sheets:

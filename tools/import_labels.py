@@ -60,7 +60,7 @@ def main() -> None:
         if done.left:
             print(f'left out: {done.left} frames that are not in {args.list}')
         print(
-            f'next: train with data_root={args.out!r} and ann_file={args.out + "/" + LIST!r}, see docs/labelling.md'
+            f'next: train with data_root={str(args.out)!r}, ann_file={str(args.out / LIST)!r}, see docs/labelling.md'
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.datasets.audit import THRESHOLD
 from mmseg_acl.datasets.polyp import default_data_root
 from mmseg_acl.engine import user_errors
@@ -43,8 +44,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--twins', default=str(THRESHOLD), metavar='BITS', help='as of tools/suggest.py')
     parser.add_argument('--sequences', choices=SEQUENCES, default='auto', help='as of tools/suggest.py')
-    parser.add_argument('--work-dir', required=True, help='folder for the pool and the trainings')
-    parser.add_argument('--out', required=True, help='folder for points.csv and README.md')
+    parser.add_argument('--work-dir', type=folder, required=True, help='folder for the pool and the trainings')
+    parser.add_argument('--out', type=folder, required=True, help='folder for points.csv and README.md')
     args = parser.parse_args()
     if args.twins != 'none' and not args.twins.isdecimal():
         parser.error(f'--twins {args.twins}: give a number of bits or the word none')
@@ -70,11 +71,11 @@ def main() -> None:
             sequences=args.sequences,
         )
         points = []
-        for point in simulate(plan, Path(args.work_dir), Path(__file__).parent):
+        for point in simulate(plan, args.work_dir, Path(__file__).parent):
             points.append(point)
             mean = sum(point.dice.values()) / len(point.dice)
             print(f'{point.rule}, seed {point.seed}, {point.labels} labels: Dice {mean:.1f}', flush=True)
-            written = write_points(points, Path(args.out))
+            written = write_points(points, args.out)
         for path in written:
             print(f'written: {path}')
 

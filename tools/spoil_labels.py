@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from mmseg_acl.arguments import folder
 from mmseg_acl.engine import user_errors
 from mmseg_acl.labelling.spoiling import TABLE, WAYS, spoil_labels
 
@@ -16,7 +16,7 @@ def parse_args() -> argparse.Namespace:
         'other, and emptied. Example: python tools/spoil_labels.py data/Kvasir-SEG --list 200.txt --out spoilt',
     )
     parser.add_argument('folder', help='labelled folder, with images/ and masks/')
-    parser.add_argument('--out', required=True, help=f'new folder: images/, masks/ and {TABLE}')
+    parser.add_argument('--out', type=folder, required=True, help=f'new folder: images/, masks/ and {TABLE}')
     parser.add_argument('--list', default='', metavar='LIST', help='frames to copy (default: all of the folder)')
     parser.add_argument('--first', type=int, metavar='N', help='of these only the first N')
     parser.add_argument('--count', type=int, default=5, metavar='N', help='spoilt masks of each kind (default: 5)')
@@ -29,7 +29,7 @@ def main() -> None:
     with user_errors():
         chosen = spoil_labels(args.folder, args.out, args.list, args.count, args.seed, args.first)
         counts = ', '.join(f'{list(chosen.values()).count(way)} {way}' for way in WAYS)
-        print(f'written: {args.out}, with {counts} masks, named in {Path(args.out) / TABLE}')
+        print(f'written: {args.out}, with {counts} masks, named in {args.out / TABLE}')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
-from pathlib import Path
 
 from mmseg_acl.arguments import folder
 from mmseg_acl.datasets.audit import THRESHOLD
@@ -102,7 +101,7 @@ def main() -> None:
         if len(chosen) < args.budget:
             print(f'chosen: {len(chosen)}, as the pool has no more')
         words = ' '.join(run) or 'RUN'
-        words, names = ' '.join(run) or 'RUN', Path(args.out) / LIST
+        words, names = ' '.join(run) or 'RUN', args.out / LIST
         print(f'next: python tools/predict.py {words} {folder} --list {names} --out proposals --format cvat')
         for fault in found.faults:
             print(f'skipped: {fault}', file=sys.stderr)
