@@ -20,7 +20,7 @@ from mmseg_acl.datasets import write_synthetic
 from mmseg_acl.engine import load_config
 from mmseg_acl.experiments.identity import fingerprint
 from mmseg_acl.visualization import Report, ReportHook
-from mmseg_acl.visualization.run_report import _losses, _score, _scores
+from mmseg_acl.visualization.run_report import _commit, _losses, _score, _scores
 
 CONFIGS = Path(__file__).parent / 'configs'
 FRAMES = 'default_hooks.report.frames=2'
@@ -148,6 +148,11 @@ def test_dice_of_an_image(truth, found, dice):
     sample.gt_sem_seg = PixelData(data=torch.tensor([truth]))
     sample.pred_sem_seg = PixelData(data=torch.tensor([found]))
     assert _score(sample, 0).dice == pytest.approx(dice)
+
+
+def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert re.fullmatch(r'[0-9a-f]{7,}|unknown', _commit())
 
 
 def test_a_number_of_frames_is_refused():

@@ -27,7 +27,9 @@ td:last-child { overflow-wrap: anywhere; }
 @media (max-width: 600px) {
   body { margin: 1em auto; }
   th, td { padding: .3em .4em; }
-  .pictures img { width: 100%; min-width: 96px; }
+  .pictures { table-layout: fixed; width: 100%; }
+  .pictures td { overflow-wrap: anywhere; }
+  .pictures img { width: 100%; }
   .panels img { width: 100%; }
 }
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -16,7 +17,6 @@ from mmengine.dataset import pseudo_collate
 from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmengine.utils import get_git_hash
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 from torch import nn
@@ -302,7 +302,7 @@ def _add_origin(report: Report, runner: Runner, curves: Mapping[str, Curve]) -> 
     config = Path(runner.work_dir) / Path(runner.cfg.filename or 'config.py').name
     rows = [
         ['config', str(config)],
-        ['commit', get_git_hash(digits=7, fallback='unknown')],
+        ['commit', _commit()],
         ['seed', str(runner.seed)],
         ['networks', ', '.join(networks_of(unwrapped(runner.model)))],
         ['training images', ', '.join(f'{len(source)} {kind}' for kind, source in _all_sources(runner))],
@@ -312,6 +312,15 @@ def _add_origin(report: Report, runner: Runner, curves: Mapping[str, Curve]) -> 
     report.add_table(['', ''], rows)
     if config.is_file():
         report.add_details('the whole config', config.read_text(encoding='utf-8'))
+
+
+def _commit() -> str:
+    """Of this code, wherever a run was started."""
+    command = ['git', '-C', str(Path(__file__).parent), 'rev-parse', '--short=7', 'HEAD']
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # installed without its repository, or no git
+        return 'unknown'
 
 
 def _all_sources(runner: Runner) -> Iterator[tuple[str, Dataset]]:
