@@ -242,3 +242,21 @@ def test_files_of_others_and_damaged_ones_are_refused(exported, tmp_path):
         Predictor(exported[0] / 'teacher.onnx', network='student')
     with pytest.raises(ValueError, match='is exported already'):
         export([str(exported[0] / 'teacher.onnx')], out=tmp_path)
+
+
+def test_fifteen_lines_of_the_docs_give_the_mask_of_predict(tmp_path, monkeypatch):
+    lines = re.findall(
+        r'```python\n(.*?)```', (Path(__file__).parents[1] / 'docs' / 'using.md').read_text(), re.DOTALL
+    )
+    (code,) = [found for found in lines if 'onnxruntime' in found]
+    assert len(code.strip().splitlines()) <= 15
+    run = write_run(tmp_path / 'run')  # its pipeline has a Resize
+    export([str(run)], ('onnx',), tmp_path / 'exported', say=lambda line: None)
+    frame = random_frames()[0]
+    cv2.imwrite(str(tmp_path / 'frame.png'), frame)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, 'docs/using.md', 'exec'), {})
+    found = Predictor(run, device='cpu')([frame])[0]
+    mask = cv2.imread('mask.png', cv2.IMREAD_UNCHANGED)
+    sure = np.abs(found.probabilities[1] - 0.5) > 1e-3
+    assert ((mask > 0) == found.labels)[sure].all() and sure.mean() > 0.9 and 0 < (mask > 0).mean() < 1
