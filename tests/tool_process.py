@@ -48,6 +48,11 @@ class ToolProcess:
         self._process = _context.Process(target=_run, args=(self.command, settings, outputs, before))
         self._process.start()
 
+    @property
+    def id(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
     def wait(self) -> subprocess.CompletedProcess:
         """What the tool said and its status, once it has ended; the status is -9 after kill -9."""
         self._process.join()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import io
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from mmseg_acl.colours import palette
 from mmseg_acl.datasets import polyp_masks
 from mmseg_acl.datasets.polyp_masks import LoadPolypMask
+from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.engine.checkpoint import load_model_weights
 from mmseg_acl.models.networks import networks_of
 from mmseg_acl.models.one_channel import with_threshold
@@ -95,18 +96,20 @@ def write_config(plain: Config, out_dir: str | Path, network: str, checkpoint: s
     header = HEADER.format(network=network, checkpoint=Path(checkpoint).name, stem=network)
     if MASK_MODULE in plain.get('custom_imports', {}).get('imports', []):
         header += POLYP_MASKS + FIND_MASKS
-        shutil.copyfile(polyp_masks.__file__, out_dir / f'{MASK_MODULE}.py')
+        write_atomically(Path(polyp_masks.__file__).read_bytes(), out_dir / f'{MASK_MODULE}.py')
     else:
         header += CLASS_NUMBERS
     path = out_dir / f'{network}.py'
-    path.write_text(f'{header}{plain.pretty_text}', encoding='utf-8')
+    write_atomically(f'{header}{plain.pretty_text}'.encode(), path)
     return path
 
 
 def write_weights(state: dict[str, Tensor], meta: dict, config_path: Path) -> Path:
     """Write ``<network>.pth`` beside the config of a plain mmseg model."""
     path = config_path.with_suffix('.pth')
-    torch.save(dict(state_dict=state, meta=meta), path)
+    content = io.BytesIO()
+    torch.save(dict(state_dict=state, meta=meta), content)
+    write_atomically(content.getvalue(), path)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import logging
 import warnings
@@ -344,7 +345,9 @@ def _write_torchscript(network: FramesToLogits, about: dict, path: Path) -> dict
         kept = _kept(example, True, size_is_free)
         if _agrees(network, traced, example, kept):
             with _quietly():
-                torch.jit.save(traced, str(path), _extra_files={f'{ABOUT}.json': json.dumps(dict(about, **kept))})
+                content = io.BytesIO()  # torch ends the whole process where its own writing meets a full disk
+                torch.jit.save(traced, content, _extra_files={f'{ABOUT}.json': json.dumps(dict(about, **kept))})
+                write_atomically(content.getvalue(), path)
             return kept
     reason = f': {_first_line(failure)}' if failure else ': traced, it gives other logits'
     raise ValueError(f'{failing_part(network, example[:1])} cannot be exported as TorchScript{reason}')

@@ -354,7 +354,7 @@ def test_losses_are_judged_as_they_are_summed():
 
 @pytest.mark.trained
 @pytest.mark.slow
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_the_iteration(build, tmp_path, number):
     handler = signal.getsignal(number)
     whole = build(work_dir=tmp_path / 'whole')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -16,12 +17,13 @@ from mmseg.registry import HOOKS
 from mmseg_acl.engine.hooks.checkpoint_hook import AtomicCheckpointHook, accumulative_counts
 from mmseg_acl.errors import Stopped
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# SIGHUP: the terminal was closed. Windows has none.
+SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, name))
 
 
 @HOOKS.register_module()
 class StopSignalHook(Hook):
-    """On SIGTERM (a scheduler's preemption) or Ctrl-C: finish the iteration, save a checkpoint, and stop.
+    """On SIGTERM (a preemption), Ctrl-C or a closed terminal: finish the iteration, save a checkpoint, and stop.
 
     A second Ctrl-C stops at once. All processes of a distributed run stop at the same iteration. The run ends with
     :class:`~mmseg_acl.errors.Stopped`, whose exit status is that of the signal.
@@ -40,7 +42,8 @@ class StopSignalHook(Hook):
         """Take over the signals; only a main thread can."""
         self._signal, self._process = None, os.getpid()
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heard = [number for number in SIGNALS if not _is_left_to_nohup(number)]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """From here on the state is that of no iteration."""
@@ -76,8 +79,8 @@ class StopSignalHook(Hook):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            # A loader's worker has a copy of this handler. It leaves Ctrl-C to the main process, and ends without
-            # an error when it is told to.
+            # A loader's worker has a copy of this handler. It leaves Ctrl-C and the end of a terminal to the main
+            # process, and ends without an error when it is told to.
             if number == signal.SIGTERM:
                 os._exit(0)
             return
@@ -86,7 +89,9 @@ class StopSignalHook(Hook):
         self._signal = number
         name = signal.Signals(number).name
         # Not print: the signal may have come in the middle of one.
-        os.write(2, f'{name}: stopping after this iteration, with a checkpoint (Ctrl-C again: at once)\n'.encode())
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            text = f'{name}: stopping after this iteration, with a checkpoint (Ctrl-C again: at once)\n'
+            os.write(2, text.encode())
 
     def _agreed(self) -> bool:
         """Whether any process was asked to stop."""
@@ -104,3 +109,8 @@ class StopSignalHook(Hook):
         self.after_train(runner)
         what = f'saved {saved}; go on with --resume' if saved else 'what came after the last checkpoint is lost'
         raise Stopped(f'stopped by {signal.Signals(number).name} after iteration {done}: {what}', number)
+
+
+def _is_left_to_nohup(number: int) -> bool:
+    """Whether the run is to outlive its terminal: nohup has SIGHUP ignored."""
+    return number == getattr(signal, 'SIGHUP', None) and signal.getsignal(number) is signal.SIG_IGN

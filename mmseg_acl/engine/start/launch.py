@@ -45,6 +45,8 @@ from mmseg_acl.renamed import instead_of_removed_file
 
 DEBUG = 'MMSEG_ACL_DEBUG'
 USER_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError)
+# How torch begins when one of its loader's processes has gone.
+LOST_LOADER = 'DataLoader worker (pid'
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
@@ -218,6 +220,11 @@ def train(runner: Runner) -> None:
         for hook in runner.hooks:
             if isinstance(hook, StopSignalHook):  # a signal to all processes may have ended a loader's worker
                 hook.stop_if_asked(runner)
+        if LOST_LOADER in str(error):
+            raise RunError(
+                f'a process that loads images was killed at iteration {runner.iter + 1} ({error_text(error)}): often '
+                'memory has run out. Go on with --resume, with fewer train_dataloader.num_workers or a smaller batch'
+            ) from error
         if first.done:
             raise _Defect(f'at iteration {runner.iter + 1}') from error
         raise ValueError(f'the run failed before its first step was done: {error_text(error)}') from error

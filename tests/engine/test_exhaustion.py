@@ -1,0 +1,157 @@
+"""A full disk, a loader's process that is killed, and what is left of processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mmengine.hooks import Hook
+from tool_process import ROOT, ToolProcess, run_tool
+
+from mmseg_acl.engine import build_runner, load_config, read_checkpoint, train, user_errors
+from mmseg_acl.engine.start.resume import last_whole_checkpoint
+
+OPTIONS = {'train_cfg.val_begin': 99, 'default_hooks.checkpoint.interval': 2}
+SIDE = 20 * 2**20
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 20 MB."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    done = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', f'size={SIDE}', 'tmpfs', str(folder)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f'no file system of its own can be mounted: {done.stderr.strip()}')
+    yield folder
+    subprocess.run(['umount', '--lazy', str(folder)], check=True)
+
+
+def fill(folder: Path, left: int = 0) -> None:
+    """Leave so many bytes of a file system."""
+    free = os.statvfs(folder)
+    with (folder / 'filler').open('wb') as file:
+        file.write(bytes(max(free.f_bavail * free.f_frsize - left, 0)))
+
+
+def start(work_dir: Path, data: Path, *options: str) -> ToolProcess:
+    config = ROOT / 'tests' / 'configs' / 'mean_teacher.py'
+    settings = [f'{key}={value}' for key, value in OPTIONS.items()]
+    return ToolProcess(
+        'train.py',
+        config,
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        *settings,
+        *options,
+        data=data,
+        before=before,
+    )
+
+
+def run_of(folder: Path, data: Path) -> tuple[Path, Path]:
+    """Config and checkpoint of a short run."""
+    done = start(folder, data, 'train_cfg.max_iters=2').wait()
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / 'mean_teacher.py', folder / 'iter_2.pth'
+
+
+@pytest.mark.trained
+@pytest.mark.slow
+def test_a_disk_that_is_full_at_a_checkpoint(small_disk, synthetic_root, monkeypatch, capsys):
+    monkeypatch.setenv('MMSEG_ACL_DATA', str(synthetic_root))
+    monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
+
+    class Fill(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if runner.iter + 1 == 3:
+                fill(small_disk, left=100_000)
+
+    def runner(resume: bool = False):
+        path = str(ROOT / 'tests' / 'configs' / 'mean_teacher.py')
+        options = {**OPTIONS, 'train_cfg.max_iters': 6}
+        return build_runner(load_config(path, work_dir=str(small_disk / 'run'), options=options, resume=resume))
+
+    broken = runner()
+    broken.register_hook(Fill())
+    with pytest.raises(SystemExit) as stop, user_errors():
+        train(broken)
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and 'iter_4.pth cannot be written: No space left on device' in said
+    assert last_whole_checkpoint(small_disk / 'run').path.name == 'iter_2.pth'
+    (small_disk / 'filler').unlink()
+    train(runner(resume=True))
+    assert read_checkpoint(small_disk / 'run' / 'iter_6.pth')['meta']['iter'] == 6
+
+
+@pytest.mark.trained
+@pytest.mark.slow
+def test_a_disk_that_is_full_at_a_result_and_at_an_export(small_disk, synthetic_root, tmp_path):
+    config, checkpoint = run_of(tmp_path / 'run', synthetic_root)
+    fill(small_disk)
+    for tool, *arguments in (
+        ('test.py', config, checkpoint, '--datasets', 'synthetic'),
+        ('export.py', tmp_path / 'run', '--format', 'mmseg'),
+        ('export.py', tmp_path / 'run', '--format', 'safetensors'),
+        ('export.py', tmp_path / 'run', '--format', 'torchscript'),
+        ('predict.py', tmp_path / 'run', synthetic_root / 'Synthetic' / 'test' / 'images'),
+    ):
+        out = small_disk / 'out'
+        done = run_tool(tool, *arguments, '--out', out, data=synthetic_root, check=False)
+        assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr[-3000:]
+        assert 'cannot be written: No space left on device' in done.stderr
+        assert [path for path in out.rglob('*') if path.is_file() and path.stat().st_size == 0] == []
+
+
+def children(process: int) -> list[int]:
+    """Ids of the processes that a process has started."""
+    return [int(child) for child in Path(f'/proc/{process}/task/{process}/children').read_text().split()]
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended."""
+    status = Path(f'/proc/{process}/status')
+    try:
+        return 'State:\tZ' in status.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.trained
+@pytest.mark.slow
+def test_a_loaders_process_that_is_killed_ends_the_run_with_what_to_do(synthetic_root, tmp_path):
+    process = start(tmp_path / 'run', synthetic_root, 'train_dataloader.num_workers=1', 'train_cfg.max_iters=500')
+    process.wait_for('Iter(train) [  3/')
+    (worker,) = children(process.id)
+    os.kill(worker, signal.SIGKILL)
+    done = process.wait()
+    assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr[-3000:]
+    assert 'a process that loads images was killed' in done.stderr and '--resume' in done.stderr
+    assert 'train_dataloader.num_workers' in done.stderr
+    assert last_whole_checkpoint(tmp_path / 'run').path.name.startswith('iter_')
+
+
+@pytest.mark.trained
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_process(number, synthetic_root, tmp_path):
+    process = start(tmp_path / 'run', synthetic_root, 'train_dataloader.num_workers=2', 'train_cfg.max_iters=500')
+    process.wait_for('Iter(train) [  3/')
+    workers = children(process.id)
+    assert len(workers) == 2
+    os.kill(process.id, number)
+    done = process.wait()
+    assert done.returncode == 128 + number, done.stderr[-3000:]
+    for _ in range(600):
+        if all(map(gone, workers)):
+            break
+        time.sleep(0.1)
+    assert [worker for worker in workers if not gone(worker)] == []
