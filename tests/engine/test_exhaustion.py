@@ -53,7 +53,6 @@ def start(work_dir: Path, data: Path, *options: str) -> ToolProcess:
         *settings,
         *options,
         data=data,
-        before=before,
     )
 
 
