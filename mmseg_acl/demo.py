@@ -1,4 +1,4 @@
-"""The whole way on synthetic frames: make them, train SupOnly and ACL-Net, test, report.
+"""The whole way on synthetic frames: make them, train SupOnly and ACL-Net, test, predict, report.
 
 It calls tools/train.py and tools/test.py as one would by hand, so it needs a clone of the project.
 """
@@ -27,6 +27,7 @@ from mmseg_acl.datasets.synthetic import write_synthetic
 from mmseg_acl.engine import load_config
 from mmseg_acl.evaluation.cross_dataset import build_loaders, load_model
 from mmseg_acl.evaluation.polyp_metric import foreground_probability
+from mmseg_acl.inference.writing import MASKS
 from mmseg_acl.methods import BY_FOLDER
 from mmseg_acl.visualization import Report, pictures, read_curves
 from mmseg_acl.visualization.curves import plot_curves
@@ -53,10 +54,10 @@ def run_demo(repository: Path, out: Path) -> None:
     start = time.monotonic()
     os.environ[DATA_ROOT_VARIABLE] = str((out / 'data').resolve())
 
-    print(f'[1/3] Drawing {NUM_LABELLED + NUM_UNLABELLED + NUM_TEST} synthetic frames', flush=True)
+    print(f'[1/4] Drawing {NUM_LABELLED + NUM_UNLABELLED + NUM_TEST} synthetic frames', flush=True)
     write_synthetic(out / 'data', NUM_LABELLED, NUM_UNLABELLED, NUM_TEST)
 
-    print('[2/3] Training from RANDOM weights (nothing pre-trained), then testing', flush=True)
+    print('[2/4] Training from RANDOM weights (nothing pre-trained), then testing', flush=True)
     configs = {method: repository / 'configs' / 'demo' / f'{name}.py' for method, name in METHODS.items()}
     # Side by side with half of the cores each: small networks make poor use of many.
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 2) // 2)))
@@ -71,7 +72,13 @@ def run_demo(repository: Path, out: Path) -> None:
         for network, score in networks.items()
     }
 
-    print('[3/3] Writing the report', flush=True)
+    print('[3/4] Predicting the frames without labels, as one would frames of another folder', flush=True)
+    predicting = [repository / 'tools' / 'predict.py', out / 'ACL-Net']
+    predicting += [out / 'data' / 'Synthetic' / 'unlabelled' / 'images', '--out', out / 'predicted']
+    run_tool([*predicting, '--overlay', '--csv', '--overwrite'], out / 'predicted' / 'predict.log')
+    print(f'      {out / "predicted" / MASKS}', flush=True)
+
+    print('[4/4] Writing the report', flush=True)
     models = {
         method: load_model(load_config(str(config)), find_latest_checkpoint(str(out / method)))
         for method, config in configs.items()
@@ -80,6 +87,7 @@ def run_demo(repository: Path, out: Path) -> None:
     rows = _draw_rows(out, models, frames)
     _draw_example(rows, out / 'example.png')
     report = _make_report(out, scores, models, rows)
+    _add_next(report, out)
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     report.add_text(f'Made in {minutes} min {seconds} s.')
     report.write(out / 'report.html')
@@ -181,6 +189,24 @@ def _make_report(out: Path, scores: Scores, models: dict[str, nn.Module], rows: 
         )
     )
     return report
+
+
+def _add_next(report: Report, out: Path) -> None:
+    report.add_heading('What to do next')
+    report.add_text(
+        f'ACL-Net has also predicted the {NUM_UNLABELLED} frames without labels: masks, overlays and a table are in '
+        f'{out / "predicted"}. The same model, and any other, goes on with:'
+    )
+    run = out / 'ACL-Net'
+    report.add_table(
+        ['to', 'give'],
+        [
+            ['get masks for frames of your own', f'python tools/predict.py {run} FRAMES --out predicted --overlay'],
+            ['see them in a browser', f'python tools/serve.py {run}'],
+            ['use the model without this project', f'python tools/export.py {run} --format onnx'],
+        ],
+    )
+    report.add_text('docs/using.md has all of it; docs/own_data.md says how to train on your own frames.')
 
 
 def _draw_rows(out: Path, models: dict[str, nn.Module], frames) -> Rows:

@@ -54,10 +54,12 @@ def test_a_short_demo_leaves_a_report(tmp_path, monkeypatch, capfd):
 
     demo.run_demo(repository, tmp_path / 'out')
     printed = capfd.readouterr().out
-    for line in ('RANDOM weights', 'SupOnly  iteration', '3/3', 'ACL-Net  teacher', 'report.html'):
+    for line in ('RANDOM weights', 'SupOnly  iteration', '4/4', 'ACL-Net  teacher', 'report.html'):
         assert line in printed
+    for kind in ('masks', 'overlays'):
+        assert len(list((tmp_path / 'out' / 'predicted' / kind).glob('*.png'))) == 4
     assert (tmp_path / 'out' / 'example.png').read_bytes().startswith(b'\x89PNG')
     page = (tmp_path / 'out' / 'report.html').read_text()
     assert page.count('<img') == 2 * 5 + 1
-    for word in ('SupOnly', 'ACL-Net', 'teacher', 'mean Dice', 'affinity'):
+    for word in ('SupOnly', 'ACL-Net', 'teacher', 'mean Dice', 'affinity', 'tools/serve.py'):
         assert word in page

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmseg_acl.colours import bgr, class_colour
 
-# An outline is a pixel wide, and wider where a frame has more pixels a side than twice this.
+# An outline is a pixel wide for so many pixels of the longer side, and at least one.
 OUTLINE = 300
 
 
