@@ -111,10 +111,13 @@ def test_the_best_checkpoints_of_one_and_of_several_scores(keys, tmp_path):
     for end in ends:
         found |= {f'best_score{end}': 50.0, f'best_ckpt{end}': str(tmp_path / f'best{end.replace("/", "_")}.pth')}
         Path(found[f'best_ckpt{end}']).touch()
+    written = tmp_path / 'a' / 'mine.py'
+    written.parent.mkdir()
+    written.touch()
     runner = SimpleNamespace(
         hooks=[hook],
         work_dir=str(tmp_path),
-        cfg=Config(dict(test_dataloader=dict()), filename='a/mine.py'),
+        cfg=Config(dict(test_dataloader=dict(batch_size=1)), filename=str(written)),
         message_hub=SimpleNamespace(runtime_info=found),
         val_loop=object(),
     )

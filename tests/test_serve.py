@@ -130,6 +130,7 @@ def test_a_frame_is_dropped_thresholded_and_its_mask_is_that_of_predict(visit, r
         (here,) = masks_of(out).values()
         assert np.array_equal(mask, here) and 0 < (here > 0).mean() < 1
     assert visit.locator('#regions').get_by_text('polyp').count()
+    assert visit.get_by_text(re.compile('Predicted:.*polyp')).is_visible(), 'the legend'
     assert {urlsplit(url).hostname for url in visit.asked if url.startswith(('http', 'ws'))} == {'127.0.0.1'}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mmseg_acl.colours import class_colour
 from mmseg_acl.inference import Predictor, find_frames, predict_into
 from mmseg_acl.inference.predictor import check_threshold, to_labels
 from mmseg_acl.inference.sources import VIDEO_SUFFIXES, read_frame
@@ -130,6 +132,7 @@ class Page:
                         )
                         for label in ('Overlay', 'Mask', 'Probability')
                     ]
+                gr.HTML(_legend(first.classes))
                 regions = gr.Dataframe(headers=list(REGIONS), label='Regions', interactive=False, elem_id='regions')
                 mask = gr.DownloadButton('Download the mask', interactive=False, elem_id='download')
             with gr.Tab('Video'):
@@ -298,6 +301,15 @@ class _OwnHostOnly:
             await send(message)
 
         await self.app(scope, receive, send_with_policy)
+
+
+def _legend(classes: Sequence[str]) -> str:
+    """The colour of each predicted class."""
+    swatches = (
+        f'<span style="color: {class_colour(label)}">\u25a0</span> {html.escape(name)}'
+        for label, name in enumerate(classes[1:], 1)
+    )
+    return f'Predicted: {"&ensp;".join(swatches)}'
 
 
 def _import_gradio(folder: str) -> Any:
