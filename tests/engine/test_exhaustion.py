@@ -8,13 +8,16 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.hooks import Hook
 from tool_process import ROOT, ToolProcess, run_tool
 
 from mmseg_acl.engine import build_runner, load_config, read_checkpoint, train, user_errors
+from mmseg_acl.engine.hooks import StopSignalHook
 from mmseg_acl.engine.start.resume import last_whole_checkpoint
+from mmseg_acl.errors import RunError
 
 OPTIONS = {'train_cfg.val_begin': 99, 'default_hooks.checkpoint.interval': 2}
 SIDE = 20 * 2**20
@@ -136,6 +139,31 @@ def test_a_loaders_process_that_is_killed_ends_the_run_with_what_to_do(synthetic
     assert 'a process that loads images was killed' in done.stderr and '--resume' in done.stderr
     assert 'train_dataloader.num_workers' in done.stderr
     assert last_whole_checkpoint(tmp_path / 'run').path.name.startswith('iter_')
+
+
+@pytest.mark.parametrize('error', [ConnectionResetError(104, 'Connection reset by peer'), EOFError()])
+def test_a_loaders_process_that_goes_while_it_hands_over_a_batch(error):
+    def fail():
+        raise error
+
+    runner = SimpleNamespace(hooks=[], register_hook=lambda hook: None, train=fail, iter=1, work_dir='run')
+    with pytest.raises(RunError, match='a process that loads images was killed at iteration 2 .*--resume'):
+        train(runner)
+
+
+def test_a_run_under_nohup_outlives_its_terminal():
+    before = signal.getsignal(signal.SIGHUP), signal.getsignal(signal.SIGTERM)
+    hook = StopSignalHook()
+    try:
+        for handler, taken in ((signal.SIG_IGN, False), (signal.SIG_DFL, True)):
+            signal.signal(signal.SIGHUP, handler)
+            hook.before_train(None)
+            assert (signal.getsignal(signal.SIGHUP) is not handler) == taken
+            hook.after_train(None)
+            assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before[0])
+    assert signal.getsignal(signal.SIGTERM) is before[1]
 
 
 @pytest.mark.trained

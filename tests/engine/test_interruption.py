@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -352,10 +353,18 @@ def test_losses_are_judged_as_they_are_summed():
     assert broken_losses(bad) == ['loss_c', 'loss_d']
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """SIGHUP as in a terminal, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.trained
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_the_run_after_the_iteration(build, tmp_path, number):
+def test_a_signal_ends_the_run_after_the_iteration(build, tmp_path, number, terminal):
     handler = signal.getsignal(number)
     whole = build(work_dir=tmp_path / 'whole')
     train(whole)

@@ -45,7 +45,8 @@ from mmseg_acl.renamed import instead_of_removed_file
 
 DEBUG = 'MMSEG_ACL_DEBUG'
 USER_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError)
-# How torch begins when one of its loader's processes has gone.
+# How torch begins when one of its loader's processes has gone; where it goes while it hands over a batch, the
+# connection breaks.
 LOST_LOADER = 'DataLoader worker (pid'
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -207,26 +208,24 @@ def train(runner: Runner) -> None:
         if isinstance(error, DataError) and not first.done:
             raise ValueError(str(error)) from error
         raise
-    except OSError as error:
-        if error.errno in DISK_FAULTS:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
             raise CheckpointError(
                 f'{runner.work_dir} cannot be written to: {error.strerror}. The checkpoints there are as they were. '
                 'Make room, then go on with --resume'
             ) from error
-        if first.done:
-            raise _Defect(f'at iteration {runner.iter + 1}') from error
-        raise
-    except Exception as error:
         for hook in runner.hooks:
             if isinstance(hook, StopSignalHook):  # a signal to all processes may have ended a loader's worker
                 hook.stop_if_asked(runner)
-        if LOST_LOADER in str(error):
+        if LOST_LOADER in str(error) or isinstance(error, (ConnectionError, EOFError)):
             raise RunError(
                 f'a process that loads images was killed at iteration {runner.iter + 1} ({error_text(error)}): often '
                 'memory has run out. Go on with --resume, with fewer train_dataloader.num_workers or a smaller batch'
             ) from error
         if first.done:
             raise _Defect(f'at iteration {runner.iter + 1}') from error
+        if isinstance(error, OSError):
+            raise
         raise ValueError(f'the run failed before its first step was done: {error_text(error)}') from error
 
 
