@@ -12,6 +12,7 @@ from torch import nn
 
 from mmseg_acl.models.losses import confident_loss
 from mmseg_acl.models.segmentors import bcp, unimatch, unimatch_v2
+from mmseg_acl.models.semi import feature_dropout
 from mmseg_acl.models.semi.feature_dropout import channel_dropout, complementary_dropout
 from mmseg_acl.models.semi.joint_pass import image_logits
 from mmseg_acl.models.semi.mixing import BoxMix
@@ -209,7 +210,7 @@ def test_unimatch_follows_its_own_weak_view_on_two_strong_ones_and_on_dropped_fe
             (model.cutmix, 'draw'),
             (model, 'run_student'),
             (unimatch, 'image_logits'),
-            (unimatch, 'channel_dropout'),
+            (feature_dropout, 'channel_dropout'),
         )
     )
     data = views(9)

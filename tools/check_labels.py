@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from mmseg_acl.arguments import folder
+from mmseg_acl.datasets.labels import IGNORE
 from mmseg_acl.engine import OptionsAction, load_config, user_errors
 from mmseg_acl.labelling.checking import (
     PROBABILITIES,
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def _foreground(labels):
-    return (labels > 0) & (labels != 255)
+    return (labels > 0) & (labels != IGNORE)
 
 
 if __name__ == '__main__':

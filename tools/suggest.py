@@ -75,11 +75,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with user_errors():
-        *run, folder = args.words
+        *run, frames = args.words
         run = [] if run == ['none'] else run
         found = suggest(
             run,
-            folder,
+            frames,
             args.budget,
             args.out,
             args.rule,
@@ -100,9 +100,8 @@ def main() -> None:
             print(f'written: {path}')
         if len(chosen) < args.budget:
             print(f'chosen: {len(chosen)}, as the pool has no more')
-        words = ' '.join(run) or 'RUN'
         words, names = ' '.join(run) or 'RUN', args.out / LIST
-        print(f'next: python tools/predict.py {words} {folder} --list {names} --out proposals --format cvat')
+        print(f'next: python tools/predict.py {words} {frames} --list {names} --out proposals --format cvat')
         for fault in found.faults:
             print(f'skipped: {fault}', file=sys.stderr)
         if found.faults:

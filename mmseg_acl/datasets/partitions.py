@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -72,6 +72,20 @@ def read_list(name_or_path: str | Path) -> list[str]:
             f"list '{path}' repeats {len(repeated)} entries ({', '.join(repeated[:5])}): keep one line of each"
         )
     return entries
+
+
+def list_text(names: Iterable[str]) -> str:
+    """What a list of these names has in its file: one a line."""
+    return ''.join(f'{name}\n' for name in names)
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Image files in a folder and its sub-folders, in the order of their paths; hidden ones are none."""
+    return [
+        path
+        for path in sorted(folder.rglob('*'))
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.') and path.is_file()
+    ]
 
 
 def entry_of(file: PurePath) -> str:
@@ -152,7 +166,7 @@ def write_lists(parts: Mapping[str, Sequence[str]], folder: str | Path) -> dict[
     Raises:
         ValueError: One of the files is there with other names. Nothing has been written then.
     """
-    texts = {Path(folder, f'{part}.txt'): ''.join(f'{name}\n' for name in names) for part, names in parts.items()}
+    texts = {Path(folder, f'{part}.txt'): list_text(names) for part, names in parts.items()}
     texts = {path: text for path, text in texts.items() if text}
     for path, text in texts.items():
         if path.exists() and path.read_text(encoding='utf-8') != text:

@@ -14,6 +14,7 @@ from mmseg.registry import DATASETS
 from rich.progress import track
 from torch.utils.data import Dataset
 
+from mmseg_acl.datasets.labels import IGNORE
 from mmseg_acl.engine.best import image_files
 from mmseg_acl.evaluation.calibration import (
     calibration_gaps,
@@ -29,7 +30,6 @@ from mmseg_acl.inference.runs import find_run
 from mmseg_acl.inference.sources import read_frame
 from mmseg_acl.inference.trained import TrainedModel
 
-IGNORED = 255
 # Drawn from each image; what a temperature is fitted to need not be all pixels.
 PIXELS_AN_IMAGE = 4000
 # Of the images to validate on, the share that would be looked at.
@@ -85,7 +85,7 @@ def calibrate(
     trusted, dice = [], []
     for prediction, truth in _predictions(predictor, dataset, 'checking'):
         calibrated = with_temperature(prediction.probabilities, temperature)
-        valid, real, mask = truth != IGNORED, (truth > 0) & (truth != IGNORED), prediction.labels > 0
+        valid, real, mask = truth != IGNORE, (truth > 0) & (truth != IGNORE), prediction.labels > 0
         for name, probabilities in (('before', prediction.probabilities), ('after', calibrated)):
             gaps[name].append(calibration_gaps((1 - probabilities[0])[valid], real[valid]))
         trusted.append(expected_dice(1 - calibrated[0], mask))
@@ -141,7 +141,7 @@ def _draw_pixels(predictor: Predictor, dataset: Dataset) -> tuple[np.ndarray, np
     rng = np.random.default_rng(0)
     drawn, classes = [], []
     for prediction, truth in _predictions(predictor, dataset, 'predicting'):
-        valid = np.flatnonzero(truth.ravel() != IGNORED)
+        valid = np.flatnonzero(truth.ravel() != IGNORE)
         chosen = rng.choice(valid, min(PIXELS_AN_IMAGE, len(valid)), replace=False)
         drawn.append(prediction.probabilities.reshape(len(prediction.probabilities), -1)[:, chosen])
         classes.append(truth.ravel()[chosen].astype(np.int64))

@@ -205,6 +205,7 @@ def describe(model: TrainedModel, threshold: float | None = None) -> dict:
         raise ValueError(f'data_preprocessor.test_cfg pads frames ({dict(padding)}), which is not exported')
     scale = resizes and resizes[0]['scale']
     scale = [scale, scale] if isinstance(scale, int) else list(scale or ())
+    calibration = model.calibration
     mean, std = 3 * [0.0], 3 * [1.0]
     if hasattr(preprocessor, 'mean'):  # mmseg's has it only where it normalises
         mean, std = preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()
@@ -227,7 +228,7 @@ def describe(model: TrainedModel, threshold: float | None = None) -> dict:
             then='resize bilinearly to the size of the frame, softmax over the classes',
         ),
         align_corners=bool(model.segmentor.align_corners),
-        calibration=model.calibration and model.calibration._asdict(),
+        calibration=calibration and calibration._asdict(),
         checkpoint=model.run.checkpoint.name,
         torch=torch.__version__,
         licence=LICENCE,

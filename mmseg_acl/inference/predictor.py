@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,7 @@ from mmseg_acl.inference.exported import ExportedModel
 from mmseg_acl.inference.runs import RunFiles, find_run
 from mmseg_acl.inference.trained import TrainedModel
 
+Found = TypeVar('Found')
 FLIPS = ((), (-1,), (-2,), (-1, -2))
 
 
@@ -101,13 +102,7 @@ class Predictor:
     def __call__(self, frames: Sequence[np.ndarray]) -> list[Prediction]:
         """Predict frames (H, W, 3) uint8, BGR, of any sizes; those that the model sees at one size go together."""
         samples = [self.model.prepare(np.ascontiguousarray(frame)) for frame in frames]
-        found: dict[int, Tensor] = {}
-        sizes = [self.model.size(sample) for sample in samples]
-        for size in dict.fromkeys(sizes):
-            places = [place for place, own in enumerate(sizes) if own == size]
-            maps = self._probabilities([samples[place] for place in places])
-            found.update(zip(places, maps, strict=True))
-        return [self._prediction(found[place]) for place in range(len(frames))]
+        return [self._prediction(prob) for prob in by_size(self.model, samples, self._probabilities)]
 
     def _probabilities(self, samples: list) -> list[Tensor]:
         """(C, H, W) of each sample, at its frame's size."""
@@ -128,6 +123,18 @@ def open_model(run: RunFiles, network: str | None = None, device: str | None = N
     if run.config is None:
         return ExportedModel(run, network, device)
     return TrainedModel(run, network, device)
+
+
+def by_size(
+    model: TrainedModel | ExportedModel, samples: Sequence, run: Callable[[list], Sequence[Found]]
+) -> list[Found]:
+    """What ``run`` makes of samples, in their order; those that the model sees at one size go through it together."""
+    found: dict[int, Found] = {}
+    sizes = [model.size(sample) for sample in samples]
+    for size in dict.fromkeys(sizes):
+        places = [place for place, own in enumerate(sizes) if own == size]
+        found.update(zip(places, run([samples[place] for place in places]), strict=True))
+    return [found[place] for place in range(len(samples))]
 
 
 def to_labels(prob: np.ndarray, threshold: float) -> np.ndarray:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from mmseg_acl.datasets.own.videos import VIDEO_SUFFIXES
-from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, entry_of, read_list
+from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, entry_of, images_below, read_list
 
 
 class Frame(NamedTuple):
@@ -112,11 +112,7 @@ def _listed(frames: list[Frame], entries: str, source: str) -> list[Frame]:
 
 def _files(source: str, path: Path) -> list[Path]:
     if path.is_dir():
-        found = [
-            file
-            for file in sorted(path.rglob('*'))
-            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith('.') and file.is_file()
-        ]
+        found = images_below(path)
         if not found:
             raise FileNotFoundError(
                 f"'{path}' has no image: it should hold files with one of the suffixes {', '.join(IMAGE_SUFFIXES)}"

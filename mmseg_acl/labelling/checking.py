@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +19,7 @@ from mmseg_acl.datasets.semi_supervised import SemiSupervisedDataset
 from mmseg_acl.datasets.survey import IGNORED, SourceSurvey
 from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.evaluation.map_files import read_map
+from mmseg_acl.evaluation.result_files import csv_bytes
 from mmseg_acl.inference.predictor import Predictor
 from mmseg_acl.inference.sources import read_frame
 from mmseg_acl.labelling.training import CONFIG, train_in
@@ -247,11 +246,9 @@ def check_masks(masks: Sequence[Mask], probabilities: Path) -> list[Checked]:
 
 def write_table(checked: Sequence[Checked], out: Path) -> Path:
     """``labels.csv``, the worst first."""
-    table = io.StringIO(newline='')
-    writer = csv.writer(table)
-    writer.writerow(['rank', 'frame', 'score', 'in the mask alone', 'predicted alone', 'file'])
+    rows: list[list] = [['rank', 'frame', 'score', 'in the mask alone', 'predicted alone', 'file']]
     for rank, found in enumerate(checked, 1):
         shares = (f'{100 * share:.2f} %' for share in (found.missing, found.extra))
-        writer.writerow([rank, found.mask.entry, f'{found.score:.4f}', *shares, found.mask.path])
-    write_atomically(table.getvalue().encode(), out / TABLE)
+        rows.append([rank, found.mask.entry, f'{found.score:.4f}', *shares, found.mask.path])
+    write_atomically(csv_bytes(rows), out / TABLE)
     return out / TABLE

@@ -13,16 +13,16 @@ import numpy as np
 
 from mmseg_acl.datasets.image_files import inspect_image
 from mmseg_acl.datasets.labels import Labels
-from mmseg_acl.datasets.partitions import entry_of, read_list
+from mmseg_acl.datasets.partitions import entry_of, list_text, read_list
 from mmseg_acl.datasets.polyp import PolypDataset
 from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.inference.sources import read_frame
-from mmseg_acl.inference.writing import mask_png
+from mmseg_acl.inference.writing import MASKS, mask_png
 from mmseg_acl.labelling.formats.coco import read_coco
 from mmseg_acl.labelling.formats.common import Labelled
 from mmseg_acl.labelling.formats.cvat import read_cvat
 from mmseg_acl.labelling.formats.labelstudio import read_labelstudio
-from mmseg_acl.labelling.formats.png import MASKS, read_png
+from mmseg_acl.labelling.formats.png import read_png
 from mmseg_acl.labelling.pool import PoolFrame, find_pool
 from mmseg_acl.labelling.proposals import read_labels
 
@@ -109,7 +109,7 @@ def import_labels(
         _write_image(frame, _image_path(out, frame, classes))
         write_atomically(mask_png(labels, len(classes)), _mask_path(out, frame.entry, classes))
         write_atomically(json.dumps(known, indent=1).encode(), out / PROVENANCE)
-    write_atomically(''.join(f'{entry}\n' for entry in known).encode(), out / LIST)
+    write_atomically(list_text(known).encode(), out / LIST)
     if len(classes) == 2:
         PolypDataset(str(out / LIST), folder='', data_root=str(out))  # checks every file as the start of a run does
     entries = [frame.entry for frame, _ in pairs]

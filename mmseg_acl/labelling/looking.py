@@ -25,7 +25,7 @@ from mmseg_acl.datasets.audit import hash_image
 from mmseg_acl.engine import resolve_weights
 from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.inference.exported import ExportedModel
-from mmseg_acl.inference.predictor import open_model
+from mmseg_acl.inference.predictor import by_size, open_model
 from mmseg_acl.inference.runs import find_run
 from mmseg_acl.inference.sources import read_frame
 from mmseg_acl.inference.trained import TrainedModel
@@ -110,12 +110,7 @@ class Trained:
         for sample in samples:
             # Probabilities at the size that the network sees: those of the frame's own tell no more, and cost more.
             sample['data_samples'].set_metainfo(dict(ori_shape=tuple(sample['inputs'].shape[1:])))
-        found: dict[int, dict[str, np.ndarray | float]] = {}
-        sizes = [self.model.size(sample) for sample in samples]
-        for size in dict.fromkeys(sizes):
-            places = [place for place, own in enumerate(sizes) if own == size]
-            found.update(zip(places, self._look([samples[place] for place in places]), strict=True))
-        return [found[place] for place in range(len(images))]
+        return by_size(self.model, samples, self._look)
 
     def _look(self, samples: list[dict]) -> list[dict[str, np.ndarray | float]]:
         with features_of(self.model.segmentor.backbone) as features:

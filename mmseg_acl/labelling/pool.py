@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from mmseg_acl.datasets.audit import find_twins
 from mmseg_acl.datasets.catalogue import POLYP_SETS
-from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, entry_of, read_list, shipped_lists
+from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES, entry_of, images_below, read_list, shipped_lists
 from mmseg_acl.datasets.sequences import NUM_FRAMES, sequence_of
 
 SEQUENCES = ('auto', 'folder', 'name', 'none')
@@ -45,11 +45,8 @@ def find_pool(folder: Path) -> list[PoolFrame]:
         raise FileNotFoundError(f"there is no folder '{folder}': give the one that holds the frames")
     files = [
         file
-        for file in sorted(folder.rglob('*'))
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and not file.name.startswith('.')
-        and file.is_file()
-        and not (file.parent.name == 'masks' and (file.parent.parent / 'images').is_dir())
+        for file in images_below(folder)
+        if not (file.parent.name == 'masks' and (file.parent.parent / 'images').is_dir())
     ]
     if not files:
         raise FileNotFoundError(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
-import io
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,11 +12,12 @@ import numpy as np
 from mmengine.config import Config
 from scipy.integrate import trapezoid
 
+from mmseg_acl.datasets.partitions import list_text
 from mmseg_acl.datasets.polyp import PolypDataset
 from mmseg_acl.datasets.polyp_free import CROPS, cut_crops
 from mmseg_acl.engine import load_config
 from mmseg_acl.engine.atomic import write_atomically
-from mmseg_acl.evaluation.result_files import PER_IMAGE, read_per_image
+from mmseg_acl.evaluation.result_files import PER_IMAGE, csv_bytes, read_per_image
 from mmseg_acl.experiments.comparison import compare
 from mmseg_acl.labelling.pool import find_pool
 from mmseg_acl.labelling.rules import RULES
@@ -100,13 +99,13 @@ def simulate(plan: Plan, work: Path, tools: Path) -> Iterator[Point]:
     if plan.start * 2**plan.rounds > len(frames):
         raise ValueError(f'{plan.start} labels doubled {plan.rounds} times are more than the pool has: {len(frames)}')
     everything = work / 'pool.txt'
-    write_atomically(_lines([frame.entry for frame in frames]), everything)
+    write_atomically(list_text([frame.entry for frame in frames]).encode(), everything)
     for seed in plan.seeds:
         first = work / 'first' / f'seed{seed}'
         if not (first / LIST).is_file():
             found = suggest([], pool, plan.start, work / 'looks', 'random', seed, (), [], 'none', plan.twins)
             names = [found.frames[choice.index].entry for choice in found.choices]
-            write_atomically(_lines(names), first / LIST)
+            write_atomically(list_text(names).encode(), first / LIST)
         start = _train(plan, config, seed, first, pool, everything, tools)
         for rule in plan.rules:
             yield Point(rule, seed, plan.start, start)
@@ -120,7 +119,7 @@ def simulate(plan: Plan, work: Path, tools: Path) -> Iterator[Point]:
                         run, pool, size, work / 'looks', rule, seed, known, [], plan.sequences, plan.twins
                     )
                     chosen = [found.frames[choice.index].entry for choice in found.choices]
-                    write_atomically(_lines([*found.labelled, *chosen]), folder / LIST)
+                    write_atomically(list_text([*found.labelled, *chosen]).encode(), folder / LIST)
                 size *= 2
                 yield Point(rule, seed, size, _train(plan, config, seed, folder, pool, everything, tools))
                 before = folder
@@ -179,12 +178,8 @@ def _train(
 
 def write_points(points: Sequence[Point], out: Path) -> list[Path]:
     """``points.csv``, a row a training, and ``README.md`` with a table; both of what is done so far."""
-    table = io.StringIO(newline='')
-    writer = csv.writer(table)
-    writer.writerow(['rule', 'seed', 'labels', 'dice'])
-    for point in points:
-        writer.writerow([point.rule, point.seed, point.labels, f'{np.mean(list(point.dice.values())):.3f}'])
-    write_atomically(table.getvalue().encode(), out / POINTS)
+    rows = [[point.rule, point.seed, point.labels, f'{np.mean(list(point.dice.values())):.3f}'] for point in points]
+    write_atomically(csv_bytes([['rule', 'seed', 'labels', 'dice'], *rows]), out / POINTS)
     write_atomically(summary(points).encode(), out / SUMMARY)
     return [out / POINTS, out / SUMMARY]
 
@@ -244,7 +239,3 @@ def _spread(values: Sequence[float]) -> str:
     if not values:
         return ''
     return f'{np.mean(values):.1f}' + (f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else '')
-
-
-def _lines(entries: Sequence[str]) -> bytes:
-    return ''.join(f'{entry}\n' for entry in entries).encode()

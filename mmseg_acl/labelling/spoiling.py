@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from mmseg_acl.datasets.polyp import PolypDataset
 from mmseg_acl.datasets.polyp_masks import read_polyp_mask
 from mmseg_acl.engine.atomic import write_atomically
+from mmseg_acl.evaluation.result_files import csv_bytes
 from mmseg_acl.inference.writing import mask_png
 
 TABLE = 'spoilt.csv'
@@ -77,9 +76,7 @@ def spoil_labels(
         image.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(info['img_path'], image)
         write_atomically(mask_png(mask, 2), out / parent / 'masks' / f'{stem}.png')
-    table = io.StringIO(newline='')
-    csv.writer(table).writerows([('frame', 'way'), *chosen.items()])
-    write_atomically(table.getvalue().encode(), out / TABLE)
+    write_atomically(csv_bytes([('frame', 'way'), *chosen.items()]), out / TABLE)
     return chosen
 
 

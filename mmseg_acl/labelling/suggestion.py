@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mmseg_acl.datasets.audit import HASH_SIDE, THRESHOLD
-from mmseg_acl.datasets.partitions import read_list
+from mmseg_acl.datasets.partitions import list_text, read_list
 from mmseg_acl.engine.atomic import write_atomically
+from mmseg_acl.evaluation.result_files import csv_bytes
 from mmseg_acl.labelling.looking import look_at, open_looker
 from mmseg_acl.labelling.pool import PoolFrame, excluded_entries, find_pool, group, sequences_of
 from mmseg_acl.labelling.rules import NEEDS_MODEL, RULES, Candidates, Choice, choose
@@ -128,18 +127,20 @@ def write_suggestion(
         [rank, frame.entry, '' if choice.score is None else f'{choice.score:.6g}', choice.reason, str(frame.path)]
         for rank, (frame, choice) in enumerate(zip(chosen, found.choices, strict=True), 1)
     ]
-    table = io.StringIO(newline='')
-    csv.writer(table).writerows(rows)
     entries = [frame.entry for frame in chosen]
-    texts = {LIST: _lines(entries), ALL: _lines([*found.labelled, *entries]), TABLE: table.getvalue()}
-    for name, text in texts.items():
-        write_atomically(text.encode(), out / name)
+    contents = {
+        LIST: list_text(entries).encode(),
+        ALL: list_text([*found.labelled, *entries]).encode(),
+        TABLE: csv_bytes(rows),
+    }
+    for name, content in contents.items():
+        write_atomically(content, out / name)
     notes = [
         f'{rank}. {frame.entry}' + ('' if choice.score is None else f', {choice.score:.3g}')
         for rank, (frame, choice) in enumerate(zip(chosen, found.choices, strict=True), 1)
     ]
     drawn = sheets([frame.path for frame in chosen], notes, out / SHEET)
-    return [*(out / name for name in texts), *drawn]
+    return [*(out / name for name in contents), *drawn]
 
 
 def _check_labelled(names: Sequence[str], frames: Sequence[PoolFrame], folder: str | Path) -> None:
@@ -149,7 +150,3 @@ def _check_labelled(names: Sequence[str], frames: Sequence[PoolFrame], folder: s
             f"{len(missing)} of the {len(names)} labelled frames are not in '{folder}', such as {missing[0]!r}: give "
             'the folder that holds labelled and unlabelled frames alike, so that near-twins of labelled ones are seen'
         )
-
-
-def _lines(entries: Sequence[str]) -> str:
-    return ''.join(f'{entry}\n' for entry in entries)

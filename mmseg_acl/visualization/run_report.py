@@ -255,10 +255,9 @@ def _score(sample: SegDataSample, order: int) -> Scored | None:
     known = truth != IGNORE
     truth, found = np.where(known, truth, 0), np.where(known, found, 0)
     scores = []
-    for label in set(np.unique(truth)) | set(np.unique(found)) - {0}:
-        if label:
-            mine, other = truth == label, found == label
-            scores.append(2 * np.count_nonzero(mine & other) / (np.count_nonzero(mine) + np.count_nonzero(other)))
+    for label in set(np.union1d(truth, found)) - {0}:
+        mine, other = truth == label, found == label
+        scores.append(2 * np.count_nonzero(mine & other) / (np.count_nonzero(mine) + np.count_nonzero(other)))
     return Scored(100 * float(np.mean(scores)) if scores else 100.0, order, sample.img_path, truth, found)
 
 

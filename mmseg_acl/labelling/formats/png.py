@@ -11,9 +11,8 @@ from PIL import Image
 
 from mmseg_acl.datasets.partitions import IMAGE_SUFFIXES
 from mmseg_acl.datasets.polyp_masks import read_polyp_mask
+from mmseg_acl.inference.writing import MASKS
 from mmseg_acl.labelling.formats.common import Labelled
-
-MASKS = 'masks'
 
 
 def read_png(folder: Path, classes: Sequence[str]) -> list[Labelled]:

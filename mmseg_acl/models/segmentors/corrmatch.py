@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from mmseg_acl.models.losses import kept_loss, label_loss, sure_divergence
 from mmseg_acl.models.segmentors.fixmatch import FixMatch
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch
 from mmseg_acl.models.semi.correlation import Correlation, correlate, correlated_regions, propagate
-from mmseg_acl.models.semi.feature_dropout import channel_dropout
+from mmseg_acl.models.semi.feature_dropout import with_dropped
 from mmseg_acl.models.semi.feature_tap import FeatureTap
 from mmseg_acl.models.semi.joint_pass import image_logits
 from mmseg_acl.models.semi.mixing import mix
@@ -97,11 +98,7 @@ class CorrMatch(FixMatch):
         """
         images, number = len(batch.weak), len(batch.labelled)
 
-        def append_dropped(features: list[Tensor]) -> list[Tensor]:
-            dropped = channel_dropout([feature[-images:] for feature in features], self.dropout)
-            return [torch.cat(both) for both in zip(features, dropped, strict=True)]
-
-        student = self.run_student(batch, batch.weak, append_dropped)
+        student = self.run_student(batch, batch.weak, partial(with_dropped, images=images, prob=self.dropout))
         weak, dropped = student.logits.unlabelled.chunk(2)
         carried, maps = self.carried(student.logits.all[:-images], student.features.all[: number + images])
 

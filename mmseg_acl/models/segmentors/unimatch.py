@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from mmseg_acl.models.segmentors.fixmatch import FixMatch
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch
-from mmseg_acl.models.semi.feature_dropout import channel_dropout
+from mmseg_acl.models.semi.feature_dropout import with_dropped
 from mmseg_acl.models.semi.joint_pass import image_logits
 from mmseg_acl.models.semi.pseudo_label import probabilities
 
@@ -57,11 +58,9 @@ class UniMatch(FixMatch):
         first, second = batch.two_strong_views()
         images = len(batch.weak)
 
-        def append_dropped(features: list[Tensor]) -> list[Tensor]:
-            dropped = channel_dropout([feature[-images:] for feature in features], self.dropout)
-            return [torch.cat(both) for both in zip(features, dropped, strict=True)]
-
-        losses, logits, *_ = self.run_student(batch, batch.weak, append_dropped)
+        losses, logits, *_ = self.run_student(
+            batch, batch.weak, partial(with_dropped, images=images, prob=self.dropout)
+        )
         weak, dropped = logits.unlabelled.chunk(2)
         prob = probabilities(weak.detach())
 

@@ -19,6 +19,12 @@ def channel_dropout(features: Sequence[Tensor], prob: float = 0.5) -> list[Tenso
     return [F.dropout2d(feature, prob) for feature in features]
 
 
+def with_dropped(features: Sequence[Tensor], images: int, prob: float) -> list[Tensor]:
+    """Encoder outputs (B, C, h, w), and behind them the last ``images`` of the batch again with dropped channels."""
+    dropped = channel_dropout([feature[-images:] for feature in features], prob)
+    return [torch.cat(both) for both in zip(features, dropped, strict=True)]
+
+
 def complementary_dropout(features: Sequence[Tensor]) -> list[Tensor]:
     """Drop the channels of one view that the other keeps (UniMatch V2, Yang et al. 2025, Sec. 3.3).
 
