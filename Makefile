@@ -26,7 +26,7 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): setup.py requirements.txt constraints.txt
+$(STAMP): pyproject.toml requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 10) or \
 	  sys.exit("mmseg_acl needs Python 3.10 or newer, %s is %s: make PYTHON=python3.11 ..." % (sys.executable, v))'
 	@echo 'Making the environment in $(VENV): this takes some minutes the first time.'

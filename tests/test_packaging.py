@@ -4,7 +4,6 @@ import ast
 import logging
 import os
 import re
-import runpy
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -13,10 +12,14 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import setuptools  # noqa: F401  lends its distutils
 import torch
+
+from distutils.core import run_setup  # isort: skip
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import mmseg_acl
 from mmseg_acl import _stack
 
 ROOT = Path(__file__).parents[1]
@@ -24,20 +27,32 @@ PACKAGE = ROOT / 'mmseg_acl'
 
 
 @pytest.fixture(scope='module')
-def setup_arguments():
-    """What setup.py hands to setuptools."""
-    setuptools = pytest.importorskip('setuptools')
-    found = {}
-    original = setuptools.setup
-    setuptools.setup = lambda **arguments: found.update(arguments)
-    folder = Path.cwd()
-    try:
-        os.chdir(ROOT)
-        runpy.run_path('setup.py')
-    finally:
-        os.chdir(folder)
-        setuptools.setup = original
-    return found
+def distribution():
+    """What setuptools makes of pyproject.toml and setup.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return run_setup('setup.py', stop_after='config')
+
+
+@pytest.fixture(scope='module')
+def extras(distribution):
+    """Requirements by extra; what is asked for as an extra of our own stands in its place."""
+    own = re.compile(r'mmseg_acl\[([\w,]+)\]')
+
+    def expand(requirements):
+        for requirement in requirements:
+            if match := own.fullmatch(requirement):
+                yield from chain.from_iterable(expand(found[name]) for name in match[1].split(','))
+            else:
+                yield requirement
+
+    found = distribution.extras_require
+    return {name: list(expand(requirements)) for name, requirements in found.items()}
+
+
+def same(*requirements):
+    """Whether lists of requirements ask for the same, in whatever order."""
+    return len({frozenset(map(Requirement, found)) for found in requirements}) == 1
 
 
 def run_python(code, *paths):
@@ -50,14 +65,14 @@ def run_python(code, *paths):
     )
 
 
-def test_every_module_and_list_is_shipped(setup_arguments):
+def test_every_module_and_list_is_shipped(distribution):
     folders = {path.parent for path in PACKAGE.rglob('*.py')}
     names = {folder.relative_to(ROOT).as_posix().replace('/', '.') for folder in folders}
-    assert names == set(setup_arguments['packages'])
+    assert names == set(distribution.packages)
 
     shipped = {
         path
-        for package, patterns in setup_arguments['package_data'].items()
+        for package, patterns in distribution.package_data.items()
         for pattern in patterns
         for path in (ROOT / package.replace('.', '/')).glob(pattern)
     }
@@ -65,48 +80,50 @@ def test_every_module_and_list_is_shipped(setup_arguments):
     assert data and data == shipped
 
 
-def test_the_stack_is_the_same_in_requirements_extras_and_message(setup_arguments):
+def test_the_version_stands_in_one_place(distribution):
+    assert distribution.get_version() == mmseg_acl.__version__
+    for file in ('setup.py', 'pyproject.toml'):
+        assert f"'{mmseg_acl.__version__}'" not in (ROOT / file).read_text()
+
+
+def test_the_stack_is_the_same_in_requirements_extras_and_message(distribution, extras):
     lines = (ROOT / 'requirements.txt').read_text().splitlines()
     required = [line for line in lines if line and not line.startswith('#')]
-    extras = setup_arguments['extras_require']
-    assert extras['onedl'] == required
+    assert same(extras['onedl'], required)
     assert re.findall(r'"([^"]+)"', _stack.INSTALL_DEFAULT) == required
     openmmlab = _stack.INSTALL_OPENMMLAB.removeprefix('pip install ').replace('"', '').split()
-    assert extras['openmmlab'] == openmmlab
+    assert same(extras['openmmlab'], openmmlab)
     stack = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'mmpretrain')
-    for requirement in setup_arguments['install_requires']:
+    for requirement in distribution.install_requires:
         assert not re.sub(r'^onedl-', '', requirement).startswith(stack), requirement
 
 
-def test_the_pins_of_openmmlabs_releases_lie_within_their_ranges(setup_arguments):
+def test_the_pins_of_openmmlabs_releases_lie_within_their_ranges(extras):
     lines = (ROOT / 'requirements' / 'openmmlab.txt').read_text().splitlines()
     pins = dict(line.split('==') for line in lines if '==' in line)
-    ranges = {
-        found.name: found.specifier for found in map(Requirement, setup_arguments['extras_require']['openmmlab'])
-    }
+    ranges = {found.name: found.specifier for found in map(Requirement, extras['openmmlab'])}
     assert {'mmengine', 'mmcv', 'mmsegmentation', 'mmpretrain'} == pins.keys()
     assert all(ranges[name].contains(version) for name, version in pins.items() if name in ranges)
     assert set(ranges) <= {re.match(r'\w+', line)[0] for line in lines if line and line[0] != '#'}
 
 
-def test_every_required_package_is_pinned(setup_arguments):
+def test_every_required_package_is_pinned(distribution, extras):
     lines = (ROOT / 'constraints.txt').read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith('#')]
     assert all(re.fullmatch(r'[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*', pin) for pin in pins), pins
     pinned = {pin.split('==')[0].lower() for pin in pins}
-    extras = setup_arguments['extras_require']
-    for requirement in setup_arguments['install_requires'] + extras['onedl'] + extras['dev']:
+    for requirement in distribution.install_requires + extras['onedl'] + extras['dev']:
         assert re.match(r'[\w.-]+', requirement)[0].lower() in pinned, requirement
 
 
-def test_the_pins_agree_with_one_another(setup_arguments):
+def test_the_pins_agree_with_one_another(distribution, extras):
     """Gradio excludes the newest Pillow: what one package asks for may not be pinned otherwise for another."""
     lines = (ROOT / 'constraints.txt').read_text().splitlines()
     pins = {
         canonicalize_name(name): version for name, version in (line.split('==') for line in lines if '==' in line)
     }
-    extras = [lines for name, lines in setup_arguments['extras_require'].items() if name != 'openmmlab']
-    asked = {'mmseg_acl': [*setup_arguments['install_requires'], *chain.from_iterable(extras)]}
+    ours = [lines for name, lines in extras.items() if name != 'openmmlab']
+    asked = {'mmseg_acl': [*distribution.install_requires, *chain.from_iterable(ours)]}
     for found in metadata.distributions():
         name = canonicalize_name(found.name)
         if pins.get(name) == found.version and name != 'pysodmetrics':  # see the Makefile
