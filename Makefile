@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # One process a core, each with one thread; a file's tests stay together, for the fixtures they share.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadscope
-SOURCES := mmseg_acl tools tests configs setup.py
+SOURCES := mmseg_acl tools tests configs docs/site setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo picture test test-quick test-robust test-readers results lint format clean
+.PHONY: help install demo docs picture test test-quick test-robust test-readers results lint format clean
 
 help:
 	@echo 'make demo        train and test on synthetic frames, write work_dirs/demo/report.html'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-quick  the tests that take seconds'
 	@echo 'make test-robust the tests that train, with other seeds, start weights and instructions (an hour)'
 	@echo 'make test-readers what is written for CVAT, COCO and Label Studio, read by their own libraries (downloads them)'
+	@echo 'make docs        write these pages and the API as a site, work_dirs/site/index.html'
 	@echo 'make results     write the tables and figures of the documents from the files in results/'
 	@echo 'make picture     run the demo and take its example for README.md'
 	@echo 'make lint        check style'
@@ -42,6 +43,11 @@ $(STAMP): pyproject.toml requirements.txt constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/python tools/demo.py
+
+# Strict: a link that leads nowhere is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --config-file docs/site/mkdocs.yml
+	@echo 'written: work_dirs/site/index.html; to search in it: $(BIN)/python -m http.server -d work_dirs/site'
 
 picture: demo
 	mkdir -p docs/pictures && cp work_dirs/demo/example.png docs/pictures/demo.png

@@ -23,10 +23,10 @@ class ListedFrames(BaseSegDataset):
     `LoadPolypMask` for object and background, `LoadAnnotations` for class numbers.
 
     Args:
-        ann_file: The CSV file, with the columns `image` and `mask`; a row without a mask is an unlabelled image.
-        data_root: What relative paths in it count from.
-        metainfo: Names of the classes, such as `dict(classes=('background', 'polyp'))`.
-        **kwargs: Arguments of `mmseg.datasets.BaseSegDataset`.
+        ann_file (str): The CSV file, with the columns `image` and `mask`; a row without a mask is an unlabelled image.
+        data_root (str): What relative paths in it count from.
+        metainfo (dict): Names of the classes, such as `dict(classes=('background', 'polyp'))`.
+        **kwargs (Any): Arguments of `mmseg.datasets.BaseSegDataset`.
 
     Raises:
         FileNotFoundError: There is no such list.

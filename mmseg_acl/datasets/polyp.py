@@ -47,7 +47,7 @@ class PolypDataset(BaseSegDataset):
             `hidden_map_path` in the sample's information, for diagnosis only; it is never a label.
         serialize_data: Whether the list of images is packed, so that the loader's processes share it. Packing has
             mmengine look through all memory for garbage, which takes longer than reading a list of some thousand.
-        **kwargs: Arguments of `mmseg.datasets.BaseSegDataset`.
+        **kwargs (Any): Arguments of `mmseg.datasets.BaseSegDataset`.
 
     Raises:
         FileNotFoundError: A folder, list, image or mask is missing.

@@ -18,9 +18,9 @@ class Draw(int):
     number of workers nor on what was drawn before.
 
     Args:
-        index: Index into the data set.
-        number: Position in the stream of all draws from this source, over all ranks.
-        seed: Seed of the sampler.
+        index (int): Index into the data set.
+        number (int): Position in the stream of all draws from this source, over all ranks.
+        seed (int): Seed of the sampler.
     """
 
     number: int
@@ -47,7 +47,7 @@ class SourceRatioSampler(Sampler):
     draw follows from its number alone, so a position is reached without generating those before.
 
     Args:
-        dataset: A data set with `source_sizes`, such as `SemiSupervisedDataset`.
+        dataset (Dataset): A data set with `source_sizes`, such as `SemiSupervisedDataset`.
         ratio: Draws of each source in a block; the batch size should be a multiple of their sum.
         seed: Seed, equal on all ranks. `None` lets the ranks agree on a random one.
         shuffle: Whether passes are permuted.

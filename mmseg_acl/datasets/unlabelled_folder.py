@@ -23,7 +23,7 @@ class UnlabelledFolder(BaseSegDataset):
         folder: The folder.
         exclude: Lists (see `read_list`) of images to leave out, such as the labelled ones; entries are paths
             below the folder without suffix.
-        **kwargs: Arguments of `mmseg.datasets.BaseSegDataset`, of which only `pipeline` and those that choose
+        **kwargs (Any): Arguments of `mmseg.datasets.BaseSegDataset`, of which only `pipeline` and those that choose
             images (`indices`) make sense.
 
     Raises:

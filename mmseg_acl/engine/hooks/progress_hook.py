@@ -19,7 +19,7 @@ class ProgressLoggerHook(LoggerHook):
     Args:
         seconds: Longest silence.
         first: Longest silence before the first line, unless one iteration takes longer.
-        **kwargs: See mmengine's ``LoggerHook``.
+        **kwargs (Any): See mmengine's ``LoggerHook``.
     """
 
     def __init__(self, seconds: float = 60.0, first: float = 10.0, **kwargs) -> None:

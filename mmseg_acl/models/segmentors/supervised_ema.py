@@ -27,7 +27,7 @@ class SupervisedEMA(SemiSupervisedSegmentor):
 
     Args:
         segmentor: Config of an mmseg segmentor.
-        **kwargs: See :class:`SemiSupervisedSegmentor`. ``warmup_iters`` is when the average starts.
+        **kwargs (Any): See :class:`SemiSupervisedSegmentor`. ``warmup_iters`` is when the average starts.
     """
 
     def make_batch(self, inputs: dict[str, Tensor], data_samples: dict[str, SampleList]) -> tuple[Tensor, SampleList]:
