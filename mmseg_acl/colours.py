@@ -7,6 +7,8 @@ simulated red, green and blue blindness: tests/test_colours.py.
 
 from __future__ import annotations
 
+import cv2
+
 SKY_BLUE, YELLOW, BLUE, VERMILLION, ORANGE = '#56B4E9', '#F0E442', '#0072B2', '#D55E00', '#E69F00'
 GREEN, PURPLE, BLACK, LIGHT_GREY = '#009E73', '#CC79A7', '#000000', '#999999'
 ROYAL_BLUE, GREY, NAVY, BROWN = '#3060D8', '#666666', '#000099', '#663300'
@@ -16,6 +18,8 @@ TRUTH, PREDICTION, OVERLAP = YELLOW, SKY_BLUE, VERMILLION
 LEGEND = 'The mask is yellow, the prediction light blue'
 # Of the foreground's classes, the first of them where it is predicted; more begin anew.
 CLASSES = (PREDICTION, VERMILLION, ROYAL_BLUE, GREY, NAVY, BROWN)
+# Of heat maps, from low to high: dark blue over grey to yellow, in steps that all readers see alike (PLOS ONE, 2018).
+HEAT = cv2.COLORMAP_CIVIDIS
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

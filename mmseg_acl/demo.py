@@ -166,7 +166,7 @@ def _make_report(out: Path, scores: Scores, models: dict[str, nn.Module], rows: 
     report.add_text(
         f"{NUM_SHOWN} test frames from ACL-Net's worst to its best. {LEGEND}. "
         'The last column is the affinity (Eq. 1) of the pixel under the cross with all '
-        "others in the teacher's features, from blue (the lowest in this frame) to red."
+        "others in the teacher's features, from dark blue (the lowest in this frame) to yellow."
     )
     report.add_pictures(
         TITLES,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import cv2
 import numpy as np
 import pytest
 
-from mmseg_acl.colours import BLACK, CLASSES, OVERLAP, PREDICTION, TRUTH, bgr, class_colour, palette, rgb
+from mmseg_acl.colours import BLACK, CLASSES, HEAT, OVERLAP, PREDICTION, TRUTH, bgr, class_colour, palette, rgb
 
 # Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency" (IEEE
 # TVCG 2009), severity 1.0, for linear sRGB.
@@ -85,3 +86,16 @@ def test_forms_of_a_colour():
     assert rgb('#56B4E9') == (0x56, 0xB4, 0xE9) and bgr('#56B4E9') == (0xE9, 0xB4, 0x56)
     assert palette(3) == [[0, 0, 0], list(rgb(PREDICTION)), list(rgb(CLASSES[1]))]
     assert class_colour(1) == PREDICTION == class_colour(len(CLASSES) + 1)
+
+
+@pytest.mark.parametrize('vision', VISIONS)
+def test_a_heat_map_gets_lighter_from_its_minimum_to_its_maximum(vision):
+    """One that does not, such as JET, shows borders where there are none."""
+    levels = np.arange(0, 256, 15, dtype=np.uint8)[None]
+    colours = cv2.applyColorMap(levels, HEAT)[0]
+    seen = [as_seen('#' + bytes(colour[::-1].tolist()).hex(), vision) for colour in colours]
+    lightness = [light for light, _, _ in seen]
+    assert (np.diff(lightness) > 0).all() and lightness[-1] - lightness[0] > 60
+    # Equal steps of the value look about alike.
+    steps = [ciede2000(first, second) for first, second in zip(seen, seen[1:], strict=False)]
+    assert max(steps) < 3 * min(steps)

@@ -28,12 +28,21 @@ def test_a_mask_is_drawn_where_it_is_and_nowhere_else():
     assert (image == 90).all()
 
 
-def test_heat_is_blue_at_the_minimum_and_red_at_the_maximum():
+def test_heat_is_blue_at_the_minimum_and_yellow_at_the_maximum():
     image = np.zeros((16, 16, 3), np.uint8)
     values = np.array([[-3.0, -3.0], [-3.0, 7.0]])
     drawn = pictures.draw_heat(image, values).astype(int)
-    assert drawn[0, 0, 0] > drawn[0, 0, 2] and drawn[-1, -1, 2] > drawn[-1, -1, 0]
+    low, high = drawn[0, 0], drawn[-1, -1]
+    assert low.argmax() == 0 and high.argmin() == 0 and high.sum() > low.sum()
     assert pictures.draw_heat(image, np.ones((4, 4))).shape == image.shape
+
+
+def test_the_hue_of_a_heat_map_is_not_that_of_the_frame():
+    values = np.linspace(0, 1, 64).reshape(8, 8)
+    red, grey = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 30, np.uint8)
+    red[..., 2] = 100
+    # 0.299 * 100 is a grey of 30.
+    np.testing.assert_array_equal(pictures.draw_heat(red, values), pictures.draw_heat(grey, values))
 
 
 def test_the_inner_point_lies_deep_in_the_mask():

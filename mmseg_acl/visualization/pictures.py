@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmseg_acl.colours import bgr, class_colour
+from mmseg_acl.colours import HEAT, bgr, class_colour
 
 # An outline is a pixel wide for so many pixels of the longer side, and at least one.
 OUTLINE = 300
@@ -60,7 +60,7 @@ def draw_labels(image: np.ndarray, labels: np.ndarray, colour: str) -> np.ndarra
 
 
 def draw_heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The frame under a heat map that is stretched to its own minimum (blue) and maximum (red).
+    """The frame, in grey, under a heat map that is stretched to its own minimum (blue) and maximum (yellow).
 
     Args:
         image: (H, W, 3) uint8, BGR.
@@ -72,7 +72,9 @@ def draw_heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     values = values - values.min()
     levels = (255 * values / max(float(values.max()), 1e-12)).astype(np.uint8)
     levels = cv2.resize(levels, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    return cv2.addWeighted(image, 0.4, cv2.applyColorMap(levels, cv2.COLORMAP_JET), 0.6, 0)
+    # The colours of the frame would be taken for values of the map.
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    return cv2.addWeighted(grey, 0.4, cv2.applyColorMap(levels, HEAT), 0.6, 0)
 
 
 def draw_mark(image: np.ndarray, point: tuple[int, int]) -> np.ndarray:
