@@ -23,7 +23,8 @@ class ListedFrames(BaseSegDataset):
     `LoadPolypMask` for object and background, `LoadAnnotations` for class numbers.
 
     Args:
-        ann_file (str): The CSV file, with the columns `image` and `mask`; a row without a mask is an unlabelled image.
+        ann_file (str): The CSV file, with the columns `image` and `mask`; a row without a mask is an unlabelled
+            image.
         data_root (str): What relative paths in it count from.
         metainfo (dict): Names of the classes, such as `dict(classes=('background', 'polyp'))`.
         **kwargs (Any): Arguments of `mmseg.datasets.BaseSegDataset`.

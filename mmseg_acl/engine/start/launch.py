@@ -27,6 +27,7 @@ from mmseg_acl.engine.distributed import DistributedRunner, prepare_cpus
 from mmseg_acl.engine.hooks.stop_signal_hook import StopSignalHook
 from mmseg_acl.engine.same_run import check_same_data, check_same_optimizer
 from mmseg_acl.engine.start.config_checks import check_config, check_options, leave_out_dissolved_hooks, rank
+from mmseg_acl.engine.start.cpu_precision import say_what_bfloat16_costs
 from mmseg_acl.engine.start.reading import CheckpointReader
 from mmseg_acl.engine.start.rehearsal import rehearse
 from mmseg_acl.engine.start.resume import prepare_resume
@@ -183,6 +184,7 @@ def build_runner(config: Config) -> Runner:
         # How the stack refuses what it does not check: the parts of a config do not fit.
         raise ValueError(f'the config cannot be built: {error_text(error)}') from error
     rehearse(runner)
+    say_what_bfloat16_costs(runner, config)
     if runner.val_loop is not None:
         settle_best(runner, rehearse_validation(runner))
     if not config.get('resume') and config.filename:
