@@ -23,9 +23,10 @@ from mmseg_acl.labelling.checking import (
     draw_folds,
     find_masks,
     fold_config,
-    label_score,
+    out_of_sample,
     read_probabilities,
 )
+from mmseg_acl.labelling.doubt import best_dice, doubt_of
 from mmseg_acl.labelling.spoiling import shift, shrink, spoil_labels
 
 CONFIGS = Path(__file__).parent / 'configs'
@@ -99,14 +100,78 @@ def test_a_mask_is_shifted_by_a_quarter_of_its_width_and_shrinks_from_its_border
 # ------------------------------------------------------------------ scores and folds
 
 
-def test_the_score_is_a_softmin():
-    confidence = np.random.default_rng(0).random(50)
-    weights = [np.exp((1 - value) / 0.1) for value in confidence]
-    expected = sum(value * weight for value, weight in zip(confidence, weights, strict=True)) / sum(weights)
-    assert label_score(confidence) == pytest.approx(expected)
-    assert label_score(np.ones(9)) == 1 == label_score(np.zeros(0)) and label_score(np.zeros(9)) == 0
-    # One wrong pixel of a hundred weighs more than in a mean.
-    assert label_score(np.array([0.0] + 99 * [1.0])) < 0.01
+def slow_dice(prob: np.ndarray, mask: np.ndarray) -> float:
+    """Expected Dice, pixel by pixel."""
+    if not mask.any():
+        return 1 - prob.max()
+    inside = sum(prob[place] for place in np.ndindex(mask.shape) if mask[place])
+    return 2 * inside / (prob.sum() + mask.sum())
+
+
+def slow_doubt(prob: np.ndarray, mask: np.ndarray) -> tuple[float, float, float]:
+    """The best of all masks, of all widths of the border, of all places, one by one."""
+    own = slow_dice(prob, mask)
+    best = max(slow_dice(prob, prob >= value) for value in [*np.unique(prob), 2.0])
+    if not mask.any():
+        return best - own, 0.0, 0.0
+    rows, columns = np.nonzero(mask)
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+
+    def distance(place: tuple[int, int], others: list[tuple[int, int]]) -> float:
+        return min(np.hypot(place[0] - y, place[1] - x) for y, x in others)
+
+    # A ring around the frame is outside of the mask.
+    ring = np.pad(mask, 1)
+    sides = [[tuple(place) for place in np.argwhere(ring == side)] for side in (False, True)]
+    outside = [(y - 1, x - 1) for y, x in sides[0]]
+    inside = [(y - 1, x - 1) for y, x in sides[1]]
+    depth = np.array(
+        [
+            [distance((y, x), outside) if mask[y, x] else -distance((y, x), inside) for x in range(mask.shape[1])]
+            for y in range(mask.shape[0])
+        ]
+    )
+    masks = [depth >= value for value in np.unique(depth)]
+    resized = max(slow_dice(prob, each) for each in masks if 0.4 <= each.sum() / mask.sum() <= 2.5)
+    reach = round(max(height, width) / 3)
+    moved = 0.0
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            places = [(y + down, x + right) for y, x in zip(rows, columns, strict=True)]
+            kept = [prob[y, x] for y, x in places if 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1]]
+            moved = max(moved, 2 * sum(kept) / (prob.sum() + mask.sum()))
+    return best - own, resized - own, moved - own
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_the_doubt_is_what_other_masks_would_win(seed):
+    random = np.random.default_rng(seed)
+    prob = cv2.GaussianBlur(random.random((15, 19)), (0, 0), 2)
+    prob = (prob - prob.min()) / (prob.max() - prob.min())
+    mask = cv2.GaussianBlur(random.random((15, 19)), (0, 0), 2) > (0.5, 0.52, 0.55, 2.0, 0.48, 0.0)[seed]
+    expected = slow_doubt(prob, mask)
+    found = doubt_of(prob, mask)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    lost, resized, moved = expected
+    assert found.total == pytest.approx(max(lost, 4 * (resized + moved)), abs=1e-5)
+    assert best_dice(prob) == pytest.approx(lost + slow_dice(prob, mask))
+
+
+def test_a_ring_or_a_shift_that_is_sure_outweighs_a_part_that_is_missing():
+    """A network that misses a third of a polyp is common; a mask that is too small all around is not."""
+    prob = np.full((60, 80), 0.01)
+    prob[20:40, 20:50] = 0.98
+    right = prob > 0.5
+    small, aside, part = (np.zeros_like(right) for _ in range(3))
+    small[22:38, 23:47] = True
+    aside[20:40, 28:58] = True
+    part[20:40, 20:41] = True
+    doubts = {name: doubt_of(prob, mask) for name, mask in dict(small=small, aside=aside, part=part).items()}
+    assert doubt_of(prob, right).total < 0.02
+    assert doubts['part'].lost > 0.8 * doubts['small'].lost
+    assert min(doubts['small'].total, doubts['aside'].total) > 1.5 * doubts['part'].total
+    assert doubts['small'].resized > 0.15 and doubts['aside'].moved > 0.2
+    assert doubt_of(prob, np.zeros_like(right)) == (pytest.approx(0.93, abs=0.06), 0, 0)
 
 
 def test_folds_are_even_and_a_mask_is_in_one():
@@ -134,13 +199,24 @@ def test_a_fold_trains_on_the_other_masks(method, labelled, synthetic_root, monk
     np.testing.assert_array_equal(masks[2].read(), read_polyp_mask(str(masks[2].path).replace('images', 'masks')))
 
 
+def test_folds_of_another_division_are_refused(labelled, tmp_path):
+    config = config_of(labelled)
+    masks = find_masks(config)
+    next(out_of_sample(config, masks, 3, 0, tmp_path, Path('train.py')))
+    next(out_of_sample(config, masks, 3, 0, tmp_path, Path('train.py')))
+    for folds, seed, some, differing in ((4, 0, masks, 'folds'), (3, 1, masks, 'seed'), (3, 0, masks[1:], 'frames')):
+        with pytest.raises(ValueError, match=f'holds folds of other {differing}: give another --out, or remove it'):
+            next(out_of_sample(config, some, folds, seed, tmp_path, Path('train.py')))
+
+
 def test_spoilt_masks_are_the_worst_of_all(labelled, tmp_path):
     ways = spoil_labels(labelled, tmp_path / 'spoilt', count=2)
     masks = find_masks(config_of(tmp_path / 'spoilt'))
     write_maps(tmp_path / 'maps', labelled / 'masks', [mask.entry for mask in masks])
     checked = check_masks(masks, tmp_path / 'maps')
     assert {found.mask.entry for found in checked[:8]} == set(ways)
-    assert [found.score for found in checked] == sorted(found.score for found in checked)
+    totals = [found.doubt.total for found in checked]
+    assert totals == sorted(totals, reverse=True) and totals[7] > 3 * totals[8]
     for found in checked:
         prob = read_probabilities(tmp_path / 'maps', found.mask.entry)
         given, predicted = found.mask.read() > 0, prob[1] > 0.5
@@ -154,9 +230,14 @@ def test_ignored_pixels_and_several_classes_are_scored(tmp_path):
     for label in (1, 2):
         cv2.imwrite(str(tmp_path / f'a_{label}.png'), np.round(65535 * prob[label]).astype(np.uint16))
     mask = Mask('a', Path('a.png'), 0, 0, lambda: labels)
-    own = [prob[labels[y, x], y, x] for y in range(2) for x in range(3) if labels[y, x] != 255]
+    known = prob * (labels != 255)
+    expected = [doubt_of(known[label], labels == label) for label in (1, 2)]
     (found,) = check_masks([mask], tmp_path)
-    assert found.score == pytest.approx(label_score(np.array(own)), abs=1e-3)
+    assert found.doubt.total == pytest.approx(max(each.total for each in expected), abs=1e-3)
+    # What is predicted where labels are ignored speaks against nothing.
+    cv2.imwrite(str(tmp_path / 'a_1.png'), np.round(65535 * np.where(labels == 255, 0, prob[1])).astype(np.uint16))
+    (without,) = check_masks([mask], tmp_path)
+    assert without.doubt == found.doubt
     wide = mask._replace(read=lambda: labels[:, :2])
     with pytest.raises(ValueError, match='a: its mask is 2 x 2, its probabilities 3 x 2'):
         check_masks([wide], tmp_path)
@@ -173,7 +254,7 @@ def test_probabilities_that_are_there_need_no_training(labelled, tmp_path):
     write_maps(tmp_path / 'maps', labelled / 'masks', names)
     options = ('--probabilities', tmp_path / 'maps', '--out', tmp_path / 'out', '--sheet', 5)
     done = run_tool('check_labels.py', tmp_path / 'config.py', *options, data=Path('nowhere'))
-    assert '12 masks, the least likely first' in done.stdout and 'fold' not in done.stdout
+    assert '12 masks, the most doubtful first' in done.stdout and 'fold' not in done.stdout
     rows = list(csv.DictReader(open(tmp_path / 'out' / 'labels.csv')))
     assert sorted(row['frame'] for row in rows) == sorted(names)
     assert (cv2.imread(str(tmp_path / 'out' / 'labels_1.png')) < 200).mean() > 0.1

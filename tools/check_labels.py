@@ -1,4 +1,4 @@
-"""Find masks that are probably wrong: those that models trained without them find the least likely."""
+"""Find masks that are probably wrong, by models that were trained without them."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--probabilities',
         metavar='FOLDER',
-        help='train nothing: take these, as tools/predict.py --prob writes them, of a model that has not seen the '
-        'masks',
+        help='train nothing: take these, as tools/predict.py --prob --tta writes them, of a model that has not seen '
+        'the masks',
     )
     parser.add_argument(
         '--sheet', type=int, default=FRAMES_A_PAGE, metavar='N', help='draw the worst N (default: 40)'
@@ -65,11 +65,11 @@ def main() -> None:
                 print(f'fold {fold + 1} of {args.folds}: {what}', flush=True)
         maps = Path(args.probabilities) if args.probabilities else out / PROBABILITIES
         checked = check_masks(masks, maps)
-        print(f'written: {write_table(checked, out)}, {len(checked)} masks, the least likely first')
+        print(f'written: {write_table(checked, out)}, {len(checked)} masks, the most doubtful first')
         worst = checked[: args.sheet]
         sheets = draw_sheets(
             [found.mask.path for found in worst],
-            [f'{rank}. {found.mask.entry}, {found.score:.3f}' for rank, found in enumerate(worst, 1)],
+            [f'{rank}. {found.mask.entry}, {found.doubt.total:.2f}' for rank, found in enumerate(worst, 1)],
             out / SHEET,
             found=lambda number: read_probabilities(maps, worst[number].mask.entry).argmax(0) > 0,
             given=lambda number: _foreground(worst[number].mask.read()),

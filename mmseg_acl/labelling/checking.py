@@ -1,8 +1,9 @@
-"""Which masks are probably wrong: those that models, trained without them, find the least likely."""
+"""Which masks are probably wrong, by models that were trained without them."""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,11 +23,11 @@ from mmseg_acl.evaluation.map_files import read_map
 from mmseg_acl.evaluation.result_files import csv_bytes
 from mmseg_acl.inference.predictor import Predictor
 from mmseg_acl.inference.sources import read_frame
+from mmseg_acl.labelling.doubt import Doubt, doubt_of
 from mmseg_acl.labelling.training import CONFIG, train_in
 
 PROBABILITIES, FOLDS, TABLE, SHEET = 'probabilities', 'folds', 'labels.csv', 'labels'
-# As the softmin of Lad and Mueller (2023): a wrong pixel weighs e^10 as much as one that is surely right.
-TEMPERATURE = 0.1
+DIVISION = 'division.json'
 FULL = 65535
 
 
@@ -49,27 +50,19 @@ class Mask(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """A mask with its score.
+    """A mask with what speaks against it.
 
     Attributes:
         mask: It.
-        score: In [0, 1]; the lower, the less likely is it right.
+        doubt: Of the class of which it is the largest.
         missing: Share of the pixels that are foreground in the mask alone.
         extra: Share of the pixels that are foreground in the prediction alone.
     """
 
     mask: Mask
-    score: float
+    doubt: Doubt
     missing: float
     extra: float
-
-
-def label_score(confidence: np.ndarray) -> float:
-    """The softmin of the probabilities (P,) that pixels have the labels they were given; 1 without pixels."""
-    if not confidence.size:
-        return 1.0
-    weights = np.exp((1 - confidence) / TEMPERATURE)
-    return float((confidence * weights).sum() / weights.sum())
 
 
 def find_masks(config: Config) -> list[Mask]:
@@ -144,7 +137,9 @@ def fold_config(config: Config, kept: dict[str, bool], work_dir: Path) -> Config
 def out_of_sample(
     config: Config, masks: Sequence[Mask], folds: int, seed: int, out: Path, train: Path
 ) -> Iterator[tuple[int, str]]:
-    """Train on all folds but one, predict the one, for each; write the probabilities as ``tools/predict.py`` does.
+    """Train on all folds but one, predict the one, for each.
+
+    The probabilities are written as ``tools/predict.py --prob --tta`` does.
 
     A fold that has all of its probabilities is not done again, and a training that was stopped goes on.
 
@@ -160,9 +155,11 @@ def out_of_sample(
         The number of each fold as it begins, and what is done with it.
 
     Raises:
+        ValueError: The folder holds folds of another division.
         RunError: A training failed.
     """
     assigned = draw_folds(len(masks), folds, seed)
+    _claim(out, folds=folds, seed=seed, iters=int(config.train_cfg.max_iters), frames=[mask.entry for mask in masks])
     for fold in range(folds):
         held = [mask for mask, number in zip(masks, assigned, strict=True) if number == fold]
         if all(list(_maps(out / PROBABILITIES, mask.entry)) for mask in held):
@@ -174,7 +171,18 @@ def out_of_sample(
         kept = {str(mask.path): str(mask.path) not in names for mask in masks}
         part = fold_config(config, kept, folder)
         checkpoint = train_in(folder, part, train)
-        _predict(Predictor([folder / CONFIG, checkpoint]), held, out / PROBABILITIES)
+        _predict(Predictor([folder / CONFIG, checkpoint], flips=True), held, out / PROBABILITIES)
+
+
+def _claim(out: Path, **division: object) -> None:
+    """Maps of two divisions in one folder would be of models that have seen some of the masks."""
+    file = out / FOLDS / DIVISION
+    if file.is_file():
+        former = json.loads(file.read_text())
+        differing = [key for key, value in division.items() if former.get(key) != value]
+        if differing:
+            raise ValueError(f"'{out}' holds folds of other {', '.join(differing)}: give another --out, or remove it")
+    write_atomically(json.dumps(division, indent=1).encode(), file)
 
 
 def _predict(predictor: Predictor, held: Sequence[Mask], folder: Path) -> None:
@@ -215,7 +223,7 @@ def _maps(folder: Path, entry: str) -> Iterator[Path]:
 
 
 def check_masks(masks: Sequence[Mask], probabilities: Path) -> list[Checked]:
-    """Score masks by probabilities of models that have not seen them, the worst first.
+    """Judge masks by probabilities of models that have not seen them, the most doubtful first.
 
     Args:
         masks: The masks.
@@ -236,19 +244,21 @@ def check_masks(masks: Sequence[Mask], probabilities: Path) -> list[Checked]:
         given = labels[known].astype(int)
         if given.size and given.max() >= len(prob):
             raise ValueError(f'{mask.entry} has the label {given.max()}, but there are {len(prob)} classes')
-        own = prob[:, known]
-        predicted = own.argmax(0)
-        confidence = np.take_along_axis(own, given[None], axis=0)[0]
+        predicted = prob[:, known].argmax(0)
         missing, extra = ((given > 0) & (predicted == 0)).mean(), ((given == 0) & (predicted > 0)).mean()
-        checked.append(Checked(mask, label_score(confidence), float(missing), float(extra)))
-    return sorted(checked, key=lambda found: (found.score, found.mask.entry))
+        # Pixels to be ignored are in no mask and in no prediction.
+        doubts = [doubt_of(prob[label] * known, labels == label) for label in range(1, len(prob))]
+        worst = max(doubts, key=lambda doubt: doubt.total)
+        checked.append(Checked(mask, worst, float(missing), float(extra)))
+    return sorted(checked, key=lambda found: (-found.doubt.total, found.mask.entry))
 
 
 def write_table(checked: Sequence[Checked], out: Path) -> Path:
-    """``labels.csv``, the worst first."""
-    rows: list[list] = [['rank', 'frame', 'score', 'in the mask alone', 'predicted alone', 'file']]
+    """``labels.csv``, the most doubtful first."""
+    rows: list[list] = [['rank', 'frame', 'doubt', *Doubt._fields, 'in the mask alone', 'predicted alone', 'file']]
     for rank, found in enumerate(checked, 1):
+        doubts = (f'{value:.4f}' for value in (found.doubt.total, *found.doubt))
         shares = (f'{100 * share:.2f} %' for share in (found.missing, found.extra))
-        rows.append([rank, found.mask.entry, f'{found.score:.4f}', *shares, found.mask.path])
+        rows.append([rank, found.mask.entry, *doubts, *shares, found.mask.path])
     write_atomically(csv_bytes(rows), out / TABLE)
     return out / TABLE
