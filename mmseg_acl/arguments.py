@@ -5,6 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmseg_acl.commands import as_typed
+
+
+class ToolParser(argparse.ArgumentParser):
+    """The parser of a tool; its help names the tools as the user has called them."""
+
+    def format_help(self) -> str:
+        return as_typed(super().format_help())
+
 
 def folder(text: str) -> Path:
     """A folder to write to, which need not exist.

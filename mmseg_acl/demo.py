@@ -1,6 +1,6 @@
 """The whole way on synthetic frames: make them, train SupOnly and ACL-Net, test, predict, report.
 
-It calls tools/train.py and tools/test.py as one would by hand, so it needs a clone of the project.
+It calls tools/train.py and tools/test.py as one would by hand.
 """
 
 import csv
@@ -22,6 +22,7 @@ from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmseg_acl.colours import LEGEND, PREDICTION, TRUTH
+from mmseg_acl.commands import as_typed
 from mmseg_acl.datasets.polyp import DATA_ROOT_VARIABLE
 from mmseg_acl.datasets.synthetic import write_synthetic
 from mmseg_acl.engine import load_config
@@ -48,7 +49,7 @@ def run_demo(repository: Path, out: Path) -> None:
     """Run the demonstration and write ``report.html``, and ``example.png`` with two rows of its pictures.
 
     Args:
-        repository: Root of the clone, with tools/ and configs/.
+        repository: Folder with tools/ and configs/.
         out: Folder for frames, runs, logs and the report.
     """
     start = time.monotonic()
@@ -201,9 +202,12 @@ def _add_next(report: Report, out: Path) -> None:
     report.add_table(
         ['to', 'give'],
         [
-            ['get masks for frames of your own', f'python tools/predict.py {run} FRAMES --out predicted --overlay'],
-            ['see them in a browser', f'python tools/serve.py {run}'],
-            ['use the model without this project', f'python tools/export.py {run} --format onnx'],
+            [what, as_typed(f'python tools/{command}')]
+            for what, command in (
+                ('get masks for frames of your own', f'predict.py {run} FRAMES --out predicted --overlay'),
+                ('see them in a browser', f'serve.py {run}'),
+                ('use the model without this project', f'export.py {run} --format onnx'),
+            )
         ],
     )
     report.add_text('docs/using.md has all of it; docs/own_data.md says how to train on your own frames.')

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.datasets.audit import THRESHOLD, audit_data, format_audit, write_audit
 from mmseg_acl.engine import user_errors
 from mmseg_acl.visualization.style import save_figure
@@ -11,7 +11,7 @@ from mmseg_acl.visualization.twins import draw_twins
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='Data sets are looked for in the folder that MMSEG_ACL_DATA names, else in data/. Written are '
         'audit.md, pairs.csv and, where there are near-duplicates, twins.png and twins.pdf. These pictures '

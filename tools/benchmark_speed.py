@@ -11,12 +11,11 @@ the ratios within one run. Inputs and weights are random, but for ``loading``, w
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
 
-from mmseg_acl.arguments import folder, positive
+from mmseg_acl.arguments import ToolParser, folder, positive
 from mmseg_acl.benchmarks import affinity, loading, methods, refinement, scoring, startup, step
 from mmseg_acl.benchmarks.measure import SkipPart, write
 
@@ -33,7 +32,7 @@ PARTS = {
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and measure; ``argv`` is for tests."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     parser.add_argument('--parts', nargs='+', choices=list(PARTS), default=list(PARTS), help='default: all')
     parser.add_argument('--out', type=folder, default=Path('results/speed'), help='folder to write to')
     parser.add_argument('--threads', type=positive, default=1, help="torch's threads (default 1)")

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 
+from mmseg_acl.arguments import ToolParser
+from mmseg_acl.commands import as_typed
 from mmseg_acl.engine import OptionsAction, user_errors
 from mmseg_acl.inference.calibrating import calibrate
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example: python tools/calibrate.py work_dirs/aclnet/mbv2_kvasir_eighth',
@@ -47,7 +49,7 @@ def main() -> None:
             + f', that of all {fit.dice:.1f}'
         )
         print(f'written: {fit.file}')
-        print(f'use it: python tools/predict.py {" ".join(args.run)} FRAMES --out predicted --csv')
+        print(as_typed(f'use it: python tools/predict.py {" ".join(args.run)} FRAMES --out predicted --csv'))
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.datasets.labels import IGNORE
 from mmseg_acl.engine import OptionsAction, load_config, user_errors
 from mmseg_acl.labelling.checking import (
@@ -21,7 +21,7 @@ from mmseg_acl.labelling.sheets import FRAMES_A_PAGE, draw_sheets
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='example: python tools/check_labels.py configs/supervised_strong/mbv2_kvasir_eighth.py --folds 4 '
         '--iters 600 --out checked. A call that was stopped goes on where it was when it is given again.',

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rich.progress import track
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
+from mmseg_acl.commands import as_typed
 from mmseg_acl.datasets.catalogue import POLYP_SETS
 from mmseg_acl.datasets.partitions import read_list
 from mmseg_acl.datasets.polyp import default_data_root
@@ -14,7 +15,7 @@ from mmseg_acl.engine import user_errors
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='The largest square of a frame is cut that keeps a margin to every polyp and is hardly black. They '
         'are crops: other frames of the same patients, without a polyp, may look different. Example: python '
@@ -52,7 +53,7 @@ def main() -> None:
             found = [crop for crop in track(crops, total=len(names), description=name) if crop]
             print(f'{out}: {len(found)} crops of {len(names)} frames, where they lie: {CROPS}')
         tests = ' '.join(f'{name}_crops' for name in args.sets)
-        print(f'next: python tools/test.py CONFIG CHECKPOINT --datasets {tests}')
+        print(as_typed(f'next: python tools/test.py CONFIG CHECKPOINT --datasets {tests}'))
 
 
 if __name__ == '__main__':

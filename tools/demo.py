@@ -6,19 +6,20 @@ Needs no data set, no pre-trained weights and no GPU; takes some minutes on two 
 import argparse
 from pathlib import Path
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.demo import run_demo
+from mmseg_acl.shipped import ROOT
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--out',
         type=folder,
         default=Path('work_dirs/demo'),
         help='folder for frames, runs and report.html (default: %(default)s)',
     )
-    run_demo(Path(__file__).resolve().parents[1], parser.parse_args().out)
+    run_demo(ROOT, parser.parse_args().out)
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.datasets.partitions import (
     FRACTIONS,
     PARTITION_SEED,
@@ -19,7 +19,7 @@ LIST = 'a text file with one image name a line, or a list of this package such a
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='The lists of this package were drawn so, with the default seed. Example: python tools/draw_lists.py '
         'partitions data/mine/train.txt --out data/mine/lists',

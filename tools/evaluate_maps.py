@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.engine import user_errors
 from mmseg_acl.evaluation.maps import evaluate_maps
 from mmseg_acl.evaluation.polyp_metric import PROTOCOLS
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='example: python tools/evaluate_maps.py maps/Kvasir data/Kvasir-SEG/masks --list kvasir/test '
         '--protocol image pranet. Maps and masks are paired by file name without suffix; scores are in percent.',

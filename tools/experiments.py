@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.engine import user_errors
 from mmseg_acl.experiments.documents import update_document
 from mmseg_acl.experiments.grid import read_experiment
@@ -30,16 +30,14 @@ pre-trained weights in $MMSEG_ACL_WEIGHTS. On a CPU set OMP_NUM_THREADS to the c
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(
         dest='action', required=True, metavar='run | status | tables | documents | migrate'
     )
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = ToolParser(add_help=False)
     shared.add_argument('description', help='description of the grid, e.g. configs/experiments/laptop.yaml')
     shared.add_argument('--results', metavar='D', help='folder of the results (default: results/DESCRIPTION)')
-    working = argparse.ArgumentParser(add_help=False)
+    working = ToolParser(add_help=False)
     working.add_argument(
         '--work-dir',
         default='work_dirs/experiments',

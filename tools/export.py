@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
+from mmseg_acl.commands import as_typed
 from mmseg_acl.engine import OptionsAction, user_errors
 from mmseg_acl.inference import find_frames
 from mmseg_acl.inference.exporting import FORMATS, export
@@ -13,7 +14,7 @@ COMPARED = 5
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='example: python tools/export.py work_dirs/aclnet/mbv2_kvasir_eighth --format onnx mmseg',
     )
@@ -49,7 +50,7 @@ def main() -> None:
             print(f'written: {path}')
         usable = [path for path in written if path.suffix in ('.onnx', '.torchscript')]
         if usable:
-            print(f'try it: python tools/predict.py {usable[0]} FRAMES --out predicted --overlay')
+            print(as_typed(f'try it: python tools/predict.py {usable[0]} FRAMES --out predicted --overlay'))
 
 
 if __name__ == '__main__':

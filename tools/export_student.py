@@ -7,13 +7,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.engine import OptionsAction, load_config, user_errors
 from mmseg_acl.engine.export import export_student
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='example: python tools/export_student.py configs/aclnet/mbv2_kvasir_eighth.py '
         'work_dirs/aclnet/mbv2_kvasir_eighth/iter_1200.pth --network teacher',

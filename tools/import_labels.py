@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.engine import user_errors
 from mmseg_acl.labelling.importing import LIST, PROVENANCE, READERS, import_labels
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='example: python tools/import_labels.py cvat_export.zip --images frames/ --proposals proposals --out '
         'labelled. A second export is added to what is there.',

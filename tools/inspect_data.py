@@ -4,7 +4,8 @@ import argparse
 import re
 from pathlib import Path
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
+from mmseg_acl.commands import as_typed
 from mmseg_acl.datasets.survey import format_survey, survey_data
 from mmseg_acl.engine import OptionsAction, load_config, user_errors
 from mmseg_acl.visualization.label_sheet import draw_label_sheet
@@ -12,7 +13,7 @@ from mmseg_acl.visualization.style import save_figure
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='example: python tools/inspect_data.py configs/aclnet/mbv2_kvasir_eighth.py. All masks are read. '
         'A sheet for each labelled source is written as PNG and PDF. Sheets show the frames themselves: '
@@ -41,7 +42,7 @@ def main() -> None:
             if source.shares is not None:
                 name = re.sub(r'\W+', '_', source.name)
                 print(f'drawn: {save_figure(draw_label_sheet(source, args.frames), out / name)[0]}')
-        print(f'next: python tools/train.py {args.config}')
+        print(as_typed(f'next: python tools/train.py {args.config}'))
 
 
 if __name__ == '__main__':

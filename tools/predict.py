@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.engine import user_errors
 from mmseg_acl.inference import Predictor, find_frames, predict_into
 from mmseg_acl.inference.writing import MASKS, Outputs
@@ -15,7 +15,7 @@ from mmseg_acl.labelling.proposals import FORMATS, write_proposals
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         usage='%(prog)s RUN SOURCE --out FOLDER [options]',
         epilog='example: python tools/predict.py work_dirs/aclnet/mbv2_kvasir_eighth frames/ --out predicted '

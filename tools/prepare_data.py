@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.datasets.catalogue import POLYP_SETS
 from mmseg_acl.datasets.polyp import default_data_root
 from mmseg_acl.datasets.prepare import format_reports, prepare
@@ -10,7 +10,7 @@ from mmseg_acl.engine import user_errors
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='example: python tools/prepare_data.py Kvasir-SEG.zip TestDataset.zip. Recognised are downloads '
         'of Kvasir-SEG, CVC-ClinicDB, CVC-ColonDB, ETIS-LaribPolypDB, EndoScene (its CVC-300 and CVC-612), and '

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
+from mmseg_acl.arguments import ToolParser
 from mmseg_acl.engine import user_errors
 from mmseg_acl.web.page import HOST, NOTE, Page, check_options
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=f'{__doc__} {NOTE}',
         epilog='example: python tools/serve.py work_dirs/aclnet/mbv2_kvasir_eighth',
     )

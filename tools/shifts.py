@@ -3,13 +3,14 @@
 import argparse
 from pathlib import Path
 
+from mmseg_acl.arguments import ToolParser
 from mmseg_acl.engine import load_config, user_errors
 from mmseg_acl.evaluation.labelled_images import add_arguments
 from mmseg_acl.evaluation.shifts import measure_shifts
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='example: python tools/shifts.py configs/aclnet/mbv2_kvasir_eighth.py '
         'work_dirs/aclnet/mbv2_kvasir_eighth/iter_1200.pth',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.datasets.audit import THRESHOLD
 from mmseg_acl.datasets.polyp import default_data_root
 from mmseg_acl.engine import user_errors
@@ -22,9 +22,7 @@ EXAMPLES = """examples, which take hours and go on where they were when they are
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--config', default='configs/supervised_strong/mbv2_kvasir_quarter.py', help='what is trained'
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.engine import user_errors
 from mmseg_acl.labelling.spoiling import TABLE, WAYS, spoil_labels
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog="Masks are shifted by a quarter of the polyps' width, shrunk to 60 % of their area, swapped with each "
         'other, and emptied. Example: python tools/spoil_labels.py data/Kvasir-SEG --list 200.txt --out spoilt',

@@ -6,7 +6,8 @@ import argparse
 import sys
 from functools import partial
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
+from mmseg_acl.commands import as_typed
 from mmseg_acl.datasets.audit import THRESHOLD
 from mmseg_acl.engine import user_errors
 from mmseg_acl.inference import Predictor
@@ -18,7 +19,7 @@ from mmseg_acl.labelling.suggestion import LIST, suggest, write_suggestion
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         usage='%(prog)s RUN|none FOLDER --budget N --out FOLDER [options]',
         epilog='example: python tools/suggest.py work_dirs/own frames/ --budget 20 --labelled labelled.txt --out '
@@ -101,7 +102,9 @@ def main() -> None:
         if len(chosen) < args.budget:
             print(f'chosen: {len(chosen)}, as the pool has no more')
         words, names = ' '.join(run) or 'RUN', args.out / LIST
-        print(f'next: python tools/predict.py {words} {frames} --list {names} --out proposals --format cvat')
+        print(
+            as_typed(f'next: python tools/predict.py {words} {frames} --list {names} --out proposals --format cvat')
+        )
         for fault in found.faults:
             print(f'skipped: {fault}', file=sys.stderr)
         if found.faults:

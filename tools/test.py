@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmseg_acl.arguments import folder
+from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.engine import OptionsAction, load_config, user_errors
 from mmseg_acl.evaluation.cross_dataset import OWN, TEST_SETS, evaluate_checkpoint
 from mmseg_acl.evaluation.polyp_metric import PROTOCOLS
@@ -10,7 +10,7 @@ from mmseg_acl.inference.runs import find_run
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         usage='%(prog)s RUN [options]',
         epilog='Data sets are looked for in the folder that MMSEG_ACL_DATA names, else in data/. '

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmseg_acl.arguments import ToolParser
 from mmseg_acl.datasets.own import Request
 from mmseg_acl.engine import OptionsAction, build_runner, leave_processes, load_config, train, user_errors
 from mmseg_acl.engine.start.own_config import NETWORKS, SIZES, Choices, prepare_own_run
@@ -14,7 +15,7 @@ OWN = ('unlabelled', 'val', 'test', 'split', 'method', 'network', 'size', 'masks
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog='examples: python tools/train.py configs/aclnet/mbv2_kvasir_eighth.py --work-dir work_dirs/first '
         '--iters 600; python tools/train.py --labelled my/labelled --unlabelled my/frames. Data of the shipped '

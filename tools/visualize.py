@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from mmseg_acl.arguments import ToolParser
 from mmseg_acl.engine import user_errors
 from mmseg_acl.evaluation.cross_dataset import OWN, TEST_SETS
 from mmseg_acl.visualization.affinity import draw_affinities
@@ -52,7 +53,7 @@ def add_datasets(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
         epilog=f'RUN is {RUN_FORM}; a name with spaces needs quotes. Pictures of real frames are under the terms of '
         'their data sets. Example: python tools/visualize.py overlay '

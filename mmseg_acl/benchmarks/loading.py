@@ -11,11 +11,12 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from mmseg.registry import DATASETS
 
+from mmseg_acl import shipped
 from mmseg_acl.benchmarks.measure import Report, SkipPart, Spans, seconds
 from mmseg_acl.datasets import SemiSupervisedDataset
 from mmseg_acl.datasets.samplers import Draw
 
-DATASETS_FOLDER = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets'
+DATASETS_FOLDER = shipped.CONFIGS / '_base_' / 'datasets'
 CONFIGS = {128: 'kvasir_128.py', 384: 'kvasir.py'}
 # Labelled images, and as many unlabelled ones.
 IMAGES = 24

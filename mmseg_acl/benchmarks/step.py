@@ -23,8 +23,8 @@ from mmseg_acl.engine import load_config
 from mmseg_acl.models.segmentors import ACLNet
 from mmseg_acl.models.semi.contrast import unit
 from mmseg_acl.models.semi.memory_bank import MemoryBank
+from mmseg_acl.shipped import CONFIGS
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
 SUPERVISED, MEAN_TEACHER, ROW_I, ROW_V = 'SupOnly', 'Mean Teacher', 'row I', 'row V'
 # Side of the input: network, data set and partition of the configs, rounds at most.
 TRACKS = {128: ('mbv2', 'kvasir_eighth', None), 384: ('r50', 'kvasir_quarter', 2)}

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
+from mmseg_acl.commands import as_typed
 from mmseg_acl.engine.hooks.checkpoint_hook import SCORES, AtomicCheckpointHook, best_score
 
 AUTO = 'auto'
@@ -65,9 +66,9 @@ def next_steps(runner: Runner) -> str:
         run = _run_words(runner, Path(next(iter(best.values()))[1] if best else last), one=len(best) < 2)
         lines += [
             'next:',
-            *([f'  python tools/test.py {run}'] if runner.cfg.get('test_dataloader') else []),
-            f'  python tools/predict.py {run} FRAMES --out predicted --overlay',
-            f'  python tools/export.py {run} --format onnx',
+            *([as_typed(f'  python tools/test.py {run}')] if runner.cfg.get('test_dataloader') else []),
+            as_typed(f'  python tools/predict.py {run} FRAMES --out predicted --overlay'),
+            as_typed(f'  python tools/export.py {run} --format onnx'),
         ]
     return '\n'.join(lines)
 

@@ -19,6 +19,7 @@ from mmseg_acl.evaluation.cross_dataset import OWN, TEST_SETS
 from mmseg_acl.evaluation.polyp_metric import PROTOCOLS
 from mmseg_acl.experiments.identity import fingerprint
 from mmseg_acl.methods import BY_FOLDER, METHODS
+from mmseg_acl.shipped import shipped_path
 
 # The axis whose values are folders of methods, and what stands for all of those that the paper compares.
 METHOD, PUBLISHED = 'method', 'published'
@@ -103,7 +104,7 @@ def read_experiment(path: str | Path) -> Experiment:
         FileNotFoundError: The description or a config is missing.
         ValueError: A key or value is none that a description has; the message says which are.
     """
-    file = Path(path)
+    file = Path(shipped_path(path))
     if not file.is_file():
         raise FileNotFoundError(
             f'no description at {path}; those that come with the project lie in configs/experiments'
@@ -152,7 +153,7 @@ def _expand(entry: dict, file: Path, seeds: list[int], configs: dict[tuple, tupl
     runs = []
     for values in product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
-        path = Path(os.path.normpath(file.parent / _fill(entry['config'], point, file)))
+        path = Path(os.path.normpath(file.parent / shipped_path(_fill(entry['config'], point, file))))
         options = tuple(_fill(option, point, file) for option in patterns)
         if (path, options) not in configs:
             config = load_config(os.path.relpath(path), options=parse_options(options))

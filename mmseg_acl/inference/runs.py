@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmseg_acl.engine.start.resume import NUMBERED
+from mmseg_acl.shipped import shipped_path
 
 ONNX, TORCHSCRIPT = '.onnx', '.torchscript'
 
@@ -30,7 +31,7 @@ def find_run(words: Sequence[str]) -> RunFiles:
         ValueError: Neither one word nor two.
     """
     if len(words) == 2:
-        files = RunFiles(*map(Path, words))
+        files = RunFiles(Path(shipped_path(words[0])), Path(words[1]))
         for name, path in files._asdict().items():
             if not path.is_file():
                 raise FileNotFoundError(f"{name} '{path}' does not exist")

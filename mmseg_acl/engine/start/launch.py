@@ -20,6 +20,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmseg_acl._stack import hide_log_noise
+from mmseg_acl.commands import as_typed
 from mmseg_acl.datasets.class_data import folders_explained
 from mmseg_acl.engine.best import settle_best, tell_next_steps
 from mmseg_acl.engine.checkpoint import check_state_fits, state_of
@@ -43,6 +44,7 @@ from mmseg_acl.models.semi.wrapping import unwrapped
 from mmseg_acl.numerics import NUMERICS
 from mmseg_acl.phases import resolve_phases, too_late
 from mmseg_acl.renamed import instead_of_removed_file
+from mmseg_acl.shipped import read_config, shipped_path
 
 DEBUG = 'MMSEG_ACL_DEBUG'
 USER_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError)
@@ -76,7 +78,7 @@ def user_errors() -> Iterator[None]:
         if os.environ.get(DEBUG):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f'error: {text}\n({DEBUG}=1 shows where)', file=sys.stderr)
+        print(f'error: {as_typed(str(text))}\n({DEBUG}=1 shows where)', file=sys.stderr)
         sys.exit(error.status if isinstance(error, RunError) else 2)
     except KeyboardInterrupt:
         if os.environ.get(DEBUG):
@@ -98,7 +100,7 @@ def load_config(
     """Read a config and lay the command line over it.
 
     Args:
-        path: Config file.
+        path: Config file, or the name of one that comes with the package (:mod:`mmseg_acl.shipped`).
         work_dir: Where the run writes; by default ``work_dirs/<folder of the config>/<its name>``.
         options: Dotted keys and their values, as given by ``--cfg-options``.
         seed: Overrides ``randomness.seed``.
@@ -112,11 +114,11 @@ def load_config(
         ValueError: It cannot be read, an option would change nothing, a length makes no sense, or a head with one
             channel has another threshold than scores have.
     """
-    file = Path(path)
+    file = Path(shipped_path(path))
     if not file.is_file():
         raise FileNotFoundError(f'no config at {path}; those that come with the project lie under configs/')
     try:
-        config = Config.fromfile(path)
+        config = read_config(file)
     except Exception as error:  # a config is a program: whatever it does wrong
         instead = instead_of_removed_file(str(error))
         if isinstance(error, UnicodeDecodeError):
@@ -190,7 +192,8 @@ def build_runner(config: Config) -> Runner:
     if not config.get('resume') and config.filename:
         # The copy in the work dir, since options of the command line may have changed the data.
         copy = Path(runner.work_dir) / Path(config.filename).name
-        runner.logger.info(f'to look at the frames and masks of this run: python tools/inspect_data.py {copy}')
+        hint = f'to look at the frames and masks of this run: python tools/inspect_data.py {copy}'
+        runner.logger.info(as_typed(hint))
     return runner
 
 

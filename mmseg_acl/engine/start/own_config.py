@@ -15,8 +15,8 @@ from mmseg_acl.datasets.own import OwnData, Request, inspect_own_data
 from mmseg_acl.datasets.own.pairs import Pair
 from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.methods import BY_FOLDER
+from mmseg_acl.shipped import CONFIGS, read_config, shipped_path
 
-CONFIGS = Path(__file__).resolve().parents[3] / 'configs'
 BASES = CONFIGS / '_base_'
 NETWORKS = ('mbv2', 'r50', 'swin')
 SIZES = (128, 256, 384)
@@ -96,7 +96,7 @@ def _check(choices: Choices) -> None:
         raise ValueError(f'--method {choices.method} is unknown; there are {", ".join(BY_FOLDER)}')
     if choices.size not in SIZES:
         raise ValueError(f'--size is {choices.size}; it must be one of {", ".join(map(str, SIZES))}')
-    if choices.network not in NETWORKS and not Path(choices.network).is_file():
+    if choices.network not in NETWORKS and not Path(shipped_path(choices.network)).is_file():
         raise FileNotFoundError(
             f"--network: there is no file '{choices.network}'; give one of {', '.join(NETWORKS)}, or a config with "
             'the model of a plain segmentor'
@@ -122,7 +122,11 @@ def _config_text(choices: Choices, data: OwnData, why: list[str], root: Path, wo
     """The config, to be read by people, too."""
     track = '128' if choices.size == 128 else '384'
     kind = 'semi' if data.coding.binary else 'classes'
-    network = BASES / 'networks' / f'{choices.network}.py' if choices.network in NETWORKS else Path(choices.network)
+    network = (
+        BASES / 'networks' / f'{choices.network}.py'
+        if choices.network in NETWORKS
+        else Path(shipped_path(choices.network))
+    )
     schedule = ('1200i' if track == '128' else '80e') + SCHEDULES.get(choices.method, '')
     bases = [
         os.path.abspath(network),
@@ -139,7 +143,7 @@ def _config_text(choices: Choices, data: OwnData, why: list[str], root: Path, wo
         ']',
         f'work_dir = {str(work_dir)!r}',
         '',
-        *_model_lines(choices, data, Config.fromfile(network), track),
+        *_model_lines(choices, data, read_config(network), track),
         '',
         f'# Beside this file; paths in them count from data_root.\nlists = {"{{ fileDirname }}"!r}',
         f'frames = dict(\n    type={"ListedFrames"!r},\n    data_root={str(root)!r},\n'
@@ -162,7 +166,7 @@ def _model_lines(choices: Choices, data: OwnData, network: Config, track: str) -
     if choices.method == 'supervised':
         return [*lines, 'model = segmentor']
     extra = ''
-    method = Config.fromfile(BASES / 'methods' / f'{choices.method}_{track}.py').method
+    method = read_config(BASES / 'methods' / f'{choices.method}_{track}.py').method
     if (choices.iters or SHORT) < SHORT and method.get('teacher_momentum', 0) > SHORT_MOMENTUM:
         extra = f', teacher_momentum={SHORT_MOMENTUM}'
         lines.append(f'# {method.teacher_momentum} would average all of a run as short as this.')
