@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from test_predict import masks_of, predict, write_run
 
 from mmseg_acl.inference import Predictor
 from mmseg_acl.inference.exporting import FramesToLogits, describe, export, failing_part, random_frames
+from mmseg_acl.inference.predictor import Prediction
 from mmseg_acl.inference.runs import RunFiles
 from mmseg_acl.inference.trained import TrainedModel
 
@@ -244,19 +246,67 @@ def test_files_of_others_and_damaged_ones_are_refused(exported, tmp_path):
         export([str(exported[0] / 'teacher.onnx')], out=tmp_path)
 
 
-def test_fifteen_lines_of_the_docs_give_the_mask_of_predict(tmp_path, monkeypatch):
-    lines = re.findall(
-        r'```python\n(.*?)```', (Path(__file__).parents[1] / 'docs' / 'using.md').read_text(), re.DOTALL
-    )
-    (code,) = [found for found in lines if 'onnxruntime' in found]
-    assert len(code.strip().splitlines()) <= 15
-    run = write_run(tmp_path / 'run')  # its pipeline has a Resize
-    export([str(run)], ('onnx',), tmp_path / 'exported', say=lambda line: None)
+def example_of(language: str) -> str:
+    """The lines of docs/using.md that run a graph by ONNX Runtime."""
+    text = (Path(__file__).parents[1] / 'docs' / 'using.md').read_text()
+    (code,) = [found for found in re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL) if 'onnxruntime' in found]
+    return code
+
+
+@pytest.fixture(scope='module')
+def resized(tmp_path_factory) -> tuple[Path, Prediction]:
+    """A folder with a graph and a frame, named as in the examples, and what the tool makes of the frame."""
+    folder = tmp_path_factory.mktemp('example')
+    run = write_run(folder / 'run')  # its pipeline has a Resize
+    export([str(run)], ('onnx',), folder / 'exported', say=lambda line: None)
     frame = random_frames()[0]
-    cv2.imwrite(str(tmp_path / 'frame.png'), frame)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, 'docs/using.md', 'exec'), {})
-    found = Predictor(run, device='cpu')([frame])[0]
-    mask = cv2.imread('mask.png', cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(folder / 'frame.png'), frame)
+    return folder, Predictor(run, device='cpu')([frame])[0]
+
+
+def check_example(folder: Path, found: Prediction) -> None:
+    """The mask that an example wrote is that of the tool, wherever that is sure."""
+    mask = cv2.imread(str(folder / 'mask.png'), cv2.IMREAD_UNCHANGED)
     sure = np.abs(found.probabilities[1] - 0.5) > 1e-3
     assert ((mask > 0) == found.labels)[sure].all() and sure.mean() > 0.9 and 0 < (mask > 0).mean() < 1
+
+
+def test_fifteen_lines_of_the_docs_give_the_mask_of_predict(resized, monkeypatch):
+    code = example_of('python')
+    assert len(code.strip().splitlines()) <= 15
+    monkeypatch.chdir(resized[0])
+    exec(compile(code, 'docs/using.md', 'exec'), {})
+    check_example(*resized)
+
+
+def test_the_lines_in_cpp_give_the_mask_of_predict(resized, tmp_path):
+    """Headers are looked for where the compiler does by itself: name a folder of them in CPLUS_INCLUDE_PATH."""
+    compiler = shutil.which('c++') or shutil.which('g++')
+    if not compiler:
+        pytest.skip('there is no C++ compiler')
+    # The wheel of ONNX Runtime has the library, but no headers.
+    (library,) = Path(sys.modules['onnxruntime'].__file__).parent.glob('capi/libonnxruntime.so.*')
+    (tmp_path / 'libonnxruntime.so.1').symlink_to(library)  # the name that it asks to be loaded by
+    flags = ['-std=c++17', '-I/usr/include/opencv4', str(library), f'-Wl,-rpath,{tmp_path}']
+    flags += [f'-lopencv_{part}' for part in ('core', 'imgcodecs', 'imgproc')]
+
+    def build(code: str, program: Path) -> subprocess.CompletedProcess:
+        program.with_suffix('.cpp').write_text(code)
+        command = [compiler, str(program.with_suffix('.cpp')), '-o', str(program), *flags]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    code = example_of('cpp')
+    # What is missing skips the test; what is wrong in the lines does not.
+    headers = [line for line in code.splitlines() if line.startswith('#include')]
+    probe = build('\n'.join([*headers, 'int main() { cv::Mat image = cv::imread(""); }']), tmp_path / 'probe')
+    if probe.returncode:
+        missing = re.search(r'error: (.*)|cannot find (.*)', probe.stderr)
+        pytest.skip(f'headers or libraries are missing: {missing[0] if missing else probe.stderr}')
+    folder, found = resized
+    width, height = json.loads((folder / 'exported' / 'teacher.json').read_text())['resize']['scale']
+    assert '{128, 128}' in code
+    done = build(code.replace('{128, 128}', f'{{{width}, {height}}}'), tmp_path / 'example')
+    assert done.returncode == 0, done.stderr
+    (folder / 'mask.png').unlink(missing_ok=True)
+    subprocess.run([str(tmp_path / 'example')], cwd=folder, check=True)
+    check_example(folder, found)
