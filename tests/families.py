@@ -27,6 +27,7 @@ ResNetD32 = dict(ResNet, dilations=(1, 1, 1, 1), strides=(1, 2, 2, 2))
 ViT = dict(
     type='VisionTransformer', img_size=(64, 64), patch_size=16, embed_dims=16, num_layers=4, num_heads=2, mlp_ratio=2
 )
+DINO = dict(arch=dict(embed_dims=16, num_layers=4, num_heads=2), out_indices=(0, 1, 2, 3))
 HRNet = dict(
     type='HRNet',
     norm_cfg=NORM,
@@ -110,6 +111,23 @@ def mscan() -> dict:
         depths=[1, 1, 1, 1],
         norm_cfg=NORM,
     )
+
+
+def dpt_on_dino(kind: str, **backbone) -> dict:
+    """DPT on a ViT of four blocks, as UniMatch V2 has it: without normalisation, and without the class tokens."""
+    head = dict(
+        HEAD,
+        type='DPTHead',
+        in_channels=(16,) * 4,
+        in_index=(0, 1, 2, 3),
+        input_transform='multiple_select',
+        embed_dims=16,
+        post_process_channels=[8, 8, 16, 16],
+        channels=8,
+        dropout_ratio=0,
+        norm_cfg=None,
+    )
+    return segmentor(head, dict(DINO, type=kind, output_cls_token=True, **backbone))
 
 
 class Family(NamedTuple):
@@ -288,6 +306,16 @@ FAMILIES: dict[str, Family] = {
             ),
             dict(ViT, out_indices=(0, 1, 2, 3), final_norm=False, output_cls_token=True),
         )
+    ),
+    'DPT + DINOv2': Family(dpt_on_dino('DINOv2'), side=56, module='transformers'),
+    'DPT + DINOv3': Family(dpt_on_dino('DINOv3'), module='transformers'),
+    'UPerNet + DINOv2': Family(
+        dict(
+            upernet(dict(DINO, type='DINOv2'), (16, 16, 16, 16)),
+            neck=dict(type='Feature2Pyramid', embed_dim=16, norm_cfg=NORM),
+        ),
+        side=56,
+        module='transformers',
     ),
     'OCRNet': Family(
         segmentor([fcn(), dict(HEAD, type='OCRHead', in_channels=64, in_index=3, channels=8, ocr_channels=4)]),

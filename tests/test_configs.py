@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,15 @@ EXPERIMENTS = sorted(
     p.relative_to(CONFIGS).as_posix() for p in CONFIGS.glob('[!_]*/**/*.py') if 'demo' not in p.parts
 )
 DATA, PARTITIONS = ('kvasir', 'clinicdb', 'polyp'), ('half', 'quarter', 'eighth')
-# Networks that a method has configs for: the first part of their names.
+# Networks that a method has configs for at every data set and partition: the first part of their names.
 BACKBONES = {
-    method.folder: {path.stem.split('_')[0] for path in (CONFIGS / method.folder).glob('*.py')} for method in METHODS
+    method.folder: {path.stem.split('_')[0] for path in (CONFIGS / method.folder).glob('[!d]*.py')}
+    for method in METHODS
 }
+# Those with a ViT of DINOv2 or DINOv3, with a quarter of the labels.
+ON_DINOV2 = ('supervised_strong', 'fixmatch', 'unimatch_v2', 'aclnet_plus')
+DINO = [*(f'{method}/dinov2_s_kvasir_quarter.py' for method in ON_DINOV2), 'unimatch_v2/dinov3_s_kvasir_quarter.py']
+SIDES = dict(mbv2=128, dinov2_s=378)
 # Configs that there is an ablation of (Table 1).
 ABLATED = ('r50_kvasir_quarter', 'swin_kvasir_quarter', 'mbv2_kvasir_eighth')
 
@@ -38,6 +44,7 @@ def test_the_grid_is_complete():
         assert {'r50', 'mbv2'} <= backbones <= {path.stem for path in (CONFIGS / '_base_' / 'networks').iterdir()}
         for backbone, data, partition in product(backbones, DATA, PARTITIONS):
             assert f'{method}/{backbone}_{data}_{partition}.py' in EXPERIMENTS
+    assert sorted(DINO) == [name for name in EXPERIMENTS if 'dino' in name]
     for base, row in product(ABLATED, ('1', '2', '3', '4a', '4b', '5')):
         assert f'aclnet/ablation/{base}_row{row}.py' in EXPERIMENTS
 
@@ -52,7 +59,7 @@ def test_the_documentation_has_a_row_for_every_method():
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_a_config_means_what_its_name_says(name):
     config = Config.fromfile(CONFIGS / name)
-    backbone, data, partition = Path(name).stem.split('_')[:3]
+    backbone, data, partition = re.match(r'(dinov\d_s|[^_]+)_([^_]+)_([^_]+)', Path(name).stem).groups()
     dataset = config.train_dataloader.dataset
     # With unlabelled images of several sets each source names its list.
     named = dataset.partition or dataset.labelled.ann_file
@@ -62,9 +69,9 @@ def test_a_config_means_what_its_name_says(name):
     assert config.val_dataloader.dataset.ann_file == f'{data}/dev'
     assert config.test_dataloader.dataset.ann_file == f'{data}/test'
     segmentor = config.model.get('segmentor', config.model)
-    expected = dict(r50='ResNetV1c', swin='SwinTransformer', mbv2='MobileNetV2')[backbone]
-    assert segmentor.backbone.type == expected and segmentor.backbone.init_cfg.type == 'Pretrained'
-    side = 128 if backbone == 'mbv2' else 384
+    types = dict(r50='ResNetV1c', swin='SwinTransformer', mbv2='MobileNetV2', dinov2_s='DINOv2', dinov3_s='DINOv3')
+    assert segmentor.backbone.type == types[backbone] and segmentor.backbone.init_cfg.type == 'Pretrained'
+    side = SIDES.get(backbone, 384)
     labelled = dataset.labelled if isinstance(dataset.labelled, list) else [dataset.labelled]
     steps = [step for source in labelled for step in source.pipeline]
     assert {tuple(step.crop_size) for step in steps if 'crop_size' in step} == {(side, side)}
@@ -107,7 +114,8 @@ def test_every_distinct_model_builds(monkeypatch):
         config = Config.fromfile(CONFIGS / name).model
         models.setdefault(json.dumps(config.to_dict(), sort_keys=True, default=str), (name, config))
     # Row V of an ablation is the method itself.
-    assert len(models) == sum(map(len, BACKBONES.values())) + 5 * len(ABLATED), [name for name, _ in models.values()]
+    expected = sum(map(len, BACKBONES.values())) + 5 * len(ABLATED) + len(DINO)
+    assert len(models) == expected, [name for name, _ in models.values()]
     for _, config in models.values():
         resolve_weights(config)
         MODELS.build(config)

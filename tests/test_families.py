@@ -241,7 +241,7 @@ def test_pidnet_without_edges_says_which_transform_is_missing():
         steps.losses(model, data, 0)
 
 
-@pytest.mark.parametrize(('name', 'usable'), [('DDRNet', 'no stage'), ('DPT', 'no stage'), ('FCN', '0, 1, 2, 3')])
+@pytest.mark.parametrize(('name', 'usable'), [('DDRNet', 'no stage'), ('DPT', '0, 1, 2, 3'), ('FCN', '0, 1, 2, 3')])
 def test_a_stage_that_cannot_be_tapped_is_named(name, usable):
     with pytest.raises(ValueError, match=f'stage 7.*feature maps at {usable}'):
         FeatureTap(MODELS.build(ConfigDict(config_of(name))), 7)

@@ -1,6 +1,8 @@
-"""Several optimizers for one model."""
+"""Several optimizers for one model, and learning rates that fall with the depth of an encoder."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapperDict
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -75,3 +77,64 @@ class SeparateOptimWrapperConstructor:
         }
         rest = DefaultOptimWrapperConstructor(self.shared, self.paramwise_cfg)(nn.ModuleDict(parts))
         return SeparateOptimWrappers(**{SEGMENTOR: rest}, **wrappers)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Learning rates of an encoder that fall from its last layer to its first, beside mmengine's own settings.
+
+    The rate of layer l of L is multiplied by ``layer_decay ** (L + 1 - l)`` (BEiT, Bao et al. 2022). The embeddings
+    are layer 0, and what comes behind the last block is layer L + 1. Everything outside the encoder keeps its rate.
+    An encoder has ``num_layers``, and a method ``layer_of`` that says how deep a parameter is. As in
+    ``configs/_base_/schedules/80e_dino.py``::
+
+        optim_wrapper = dict(
+            constructor='LayerDecayOptimWrapperConstructor',
+            optimizer=dict(type='AdamW', lr=2e-4),
+            paramwise_cfg=dict(layer_decay=0.9, custom_keys=dict(backbone=dict(lr_mult=1 / 40))),
+        )
+
+    Args:
+        optim_wrapper_cfg: ``optim_wrapper`` of the config.
+        paramwise_cfg: ``layer_decay``, in (0, 1], where 1 changes nothing; the rest is that of mmengine's
+            ``DefaultOptimWrapperConstructor``.
+
+    Raises:
+        ValueError: ``layer_decay`` is missing or out of range, or no encoder of the model knows its layers.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        paramwise_cfg = dict(paramwise_cfg or {})
+        decay = paramwise_cfg.pop('layer_decay', None)
+        if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 < decay <= 1:
+            raise ValueError(
+                f'optim_wrapper.paramwise_cfg.layer_decay is {decay!r}; it must be above 0 and at most 1, where 1 '
+                'lets all layers learn at one rate'
+            )
+        self.layer_decay = decay
+        super().__init__(optim_wrapper_cfg, paramwise_cfg or dict(bypass_duplicate=False))
+
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs: Any) -> None:
+        """Add the groups of ``module``, one a parameter, with the rates of encoders' layers among them."""
+        super().add_params(params, module, prefix=prefix, **kwargs)
+        if prefix:  # mmengine goes down the model by itself
+            return
+        scales = self._scales(module)
+        for group in params:
+            scale = scales.get(id(group['params'][0]), 1.0)
+            if scale != 1:
+                group['lr'] = scale * group.get('lr', self.base_lr)
+
+    def _scales(self, model: nn.Module) -> dict[int, float]:
+        """What the rate of a parameter is multiplied by."""
+        encoders = [part for part in model.modules() if hasattr(part, 'layer_of')]
+        if not encoders:
+            raise ValueError(
+                'LayerDecayOptimWrapperConstructor: no encoder of the model says which layer a parameter is of, as '
+                'DINOv2 and DINOv3 do: take optim_wrapper.constructor and paramwise_cfg.layer_decay away'
+            )
+        return {
+            id(parameter): self.layer_decay ** (encoder.num_layers + 1 - encoder.layer_of(name))
+            for encoder in encoders
+            for name, parameter in encoder.named_parameters()
+        }

@@ -1,4 +1,5 @@
 from mmseg_acl.models import losses
+from mmseg_acl.models.backbones import DINOv2, DINOv3
 from mmseg_acl.models.data_preprocessor import MultiViewSegDataPreprocessor
 from mmseg_acl.models.heads import (
     ACLHead,
@@ -44,6 +45,8 @@ __all__ = [
     'CAAHead',
     'CAC',
     'CAFD',
+    'DINOv2',
+    'DINOv3',
     'DispersiveBlock',
     'ELN',
     'ErrorLocalizationNetwork',

@@ -65,6 +65,8 @@ def check_weights_fit(model: nn.Module, path: str, read: Callable[[str], dict] =
 
     A tenth of the parameters may be missing: Swin's output norms, for one, are in no classifier.
 
+    A backbone with a method ``fit`` has names of its own for what its files hold, and says itself what does not fit.
+
     Args:
         model: Whose learning network has the backbone.
         path: File of the weights.
@@ -75,10 +77,12 @@ def check_weights_fit(model: nn.Module, path: str, read: Callable[[str], dict] =
             finite number.
     """
     segmentor = learner(model)
+    # One inside a backbone is what has weights.
+    backbone = getattr(segmentor.backbone, 'backbone', segmentor.backbone)
     state = {key.removeprefix('backbone.'): value for key, value in state_of(read(path)).items()}
-    backbone = getattr(
-        segmentor.backbone, 'backbone', segmentor.backbone
-    )  # one inside a backbone is what has weights
+    if hasattr(backbone, 'fit'):
+        check_numbers(backbone.fit(state_of(read(path)), path), path, backbone)
+        return
     wanted = dict(backbone.named_parameters())
     unfit = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
     if len(unfit) > 0.1 * len(wanted):

@@ -9,6 +9,7 @@ from torch import Tensor
 from mmseg_acl.models.segmentors.fixmatch import FixMatch
 from mmseg_acl.models.segmentors.semi_supervised import SemiBatch
 from mmseg_acl.models.semi.feature_dropout import complementary_dropout
+from mmseg_acl.models.semi.joint_pass import join_batches, slice_batch
 from mmseg_acl.models.semi.pseudo_label import probabilities
 
 
@@ -41,9 +42,10 @@ class UniMatchV2(FixMatch):
         prob = probabilities(self.run_teacher(batch.weak))
         (first, *label_one), (second, *label_two) = (self.mixed(view, prob, batch.valid) for view in (first, second))
 
-        def drop(features: list[Tensor]) -> list[Tensor]:
-            dropped = complementary_dropout([feature[-2 * images :] for feature in features])
-            return [torch.cat([f[: -2 * images], d]) for f, d in zip(features, dropped, strict=True)]
+        def drop(features: list) -> list:
+            views = slice(-2 * images, None)
+            dropped = complementary_dropout(slice_batch(list(features), views))
+            return join_batches(slice_batch(list(features), slice(-2 * images)), dropped)
 
         losses, logits, *_ = self.run_student(batch, torch.cat([first, second]), drop)
         one, two = logits.unlabelled.chunk(2)

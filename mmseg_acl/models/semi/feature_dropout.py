@@ -8,43 +8,61 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmseg_acl.models.semi.joint_pass import join_batches, slice_batch
 
-def channel_dropout(features: Sequence[Tensor], prob: float = 0.5) -> list[Tensor]:
+# A map (B, C, h, w), or a pair of one and the class token (B, C), as the ViT of DPT gives them out.
+Level = Tensor | Sequence[Tensor]
+
+
+def channel_dropout(features: Sequence[Level], prob: float = 0.5) -> list[Level]:
     """Drop whole channels of every encoder output, each level for itself (UniMatch, Yang et al. 2023, Sec. 3.2).
 
     Args:
-        features: (B, C, h, w) each.
+        features: (B, C, h, w) each, or pairs of such a map and a class token, which loses the channels of its map.
         prob: Chance of a channel of an image to be dropped, in [0, 1); the others are scaled by 1 / (1 - prob).
     """
-    return [F.dropout2d(feature, prob) for feature in features]
+    return [F.dropout2d(level, prob) if isinstance(level, Tensor) else _drop_pair(level, prob) for level in features]
 
 
-def with_dropped(features: Sequence[Tensor], images: int, prob: float) -> list[Tensor]:
-    """Encoder outputs (B, C, h, w), and behind them the last ``images`` of the batch again with dropped channels."""
-    dropped = channel_dropout([feature[-images:] for feature in features], prob)
-    return [torch.cat(both) for both in zip(features, dropped, strict=True)]
+def _drop_pair(level: Sequence[Tensor], prob: float) -> list[Tensor]:
+    feature, cls_token = level
+    dropped = F.dropout1d(torch.cat([feature.flatten(2), cls_token[..., None]], dim=2), prob)
+    return [dropped[..., :-1].unflatten(2, feature.shape[2:]), dropped[..., -1]]
 
 
-def complementary_dropout(features: Sequence[Tensor]) -> list[Tensor]:
+def with_dropped(features: Sequence[Level], images: int, prob: float) -> list[Level]:
+    """Encoder outputs, and behind them the last ``images`` of the batch again with dropped channels."""
+    dropped = channel_dropout(slice_batch(list(features), slice(-images, None)), prob)
+    return join_batches(list(features), dropped)
+
+
+def complementary_dropout(features: Sequence[Level]) -> list[Level]:
     """Drop the channels of one view that the other keeps (UniMatch V2, Yang et al. 2025, Sec. 3.3).
 
     For each image and channel b is 0 or 1 with the same chance; the first view's features are multiplied by 2 b, the
     second's by 2 - 2 b, so that the mean of both is what it was. A random half of the images, rounded down, is exempt
-    in both views. Levels of the same width share b; others draw their own.
+    in both views. Levels of the same width share b; others draw their own. The public code reads the maps alone; a
+    class token that a head reads lacks the channels of its map, or it would give away what the map does not say.
 
     Args:
-        features: (2 B, C, h, w) each, the B images' first views and then their second.
+        features: (2 B, C, h, w) each, the B images' first views and then their second, or pairs of such a map and a
+            class token (2 B, C).
     """
-    images = len(features[0]) // 2
+    first = features[0] if isinstance(features[0], Tensor) else features[0][0]
+    images = len(first) // 2
     exempt = torch.zeros(images, dtype=torch.bool)
     exempt[torch.randperm(images)[: images // 2]] = True
     scales: dict[int, Tensor] = {}
-    dropped = []
-    for feature in features:
-        channels = feature.shape[1]
+
+    def scaled(level: Level) -> Level:
+        if not isinstance(level, Tensor):
+            return [scaled(part) for part in level]
+        channels = level.shape[1]
         if channels not in scales:
             kept = 2.0 * torch.bernoulli(torch.full((images, channels), 0.5))
             kept[exempt] = 1
             scales[channels] = torch.cat([kept, 2 - kept])
-        dropped.append(feature * scales[channels].to(feature)[..., None, None])
-    return dropped
+        scale = scales[channels].to(level)
+        return level * scale[(..., *[None] * (level.ndim - 2))]
+
+    return [scaled(level) for level in features]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -45,21 +47,22 @@ class FeatureTap:
 
     def _tap_backbone(self, backbone: nn.Module, stage: int) -> int:
         # Backbones do not say how many channels they give out, so one small image asks.
+        patch = getattr(backbone, 'patch_size', 1)
+        side = -(-64 // patch) * patch if isinstance(patch, int) else 64
         training = backbone.training
         backbone.eval()
         with torch.no_grad():
-            outputs = backbone(torch.zeros(1, 3, 64, 64))
+            outputs = backbone(torch.zeros(1, 3, side, side))
         backbone.train(training)
-        # Some give out nothing but the last feature in eval mode (DDRNet, PIDNet), others pairs of a
-        # feature and a class token (the ViT of DPT).
-        stages = outputs if isinstance(outputs, (list, tuple)) else []
+        # Some give out nothing but the last feature in eval mode (DDRNet, PIDNet).
+        stages = [_map_of(level) for level in outputs] if isinstance(outputs, (list, tuple)) else []
         usable = [i for i, feature in enumerate(stages) if isinstance(feature, Tensor) and feature.ndim == 4]
         if stage not in usable:
             raise ValueError(
                 f'the source of features is stage {stage}; {type(backbone).__name__} gives out feature maps at '
                 f"{', '.join(map(str, usable)) or 'no stage'}: give one of these or 'head'"
             )
-        backbone.register_forward_hook(lambda module, args, outputs: self._catch(outputs[stage]))
+        backbone.register_forward_hook(lambda module, args, outputs: self._catch(_map_of(outputs[stage])))
         return stages[stage].shape[1]
 
     def __enter__(self) -> FeatureTap:
@@ -83,3 +86,8 @@ class FeatureTap:
             raise RuntimeError('no feature was caught: run the segmentor inside `with tap:` before pop()')
         feature, self._feature = self._feature, None
         return feature
+
+
+def _map_of(level: Tensor | Sequence[Tensor]) -> Tensor:
+    """The map of an encoder's output, which is that map, or a pair of it and a class token (the ViT of DPT)."""
+    return level if isinstance(level, Tensor) else level[0]

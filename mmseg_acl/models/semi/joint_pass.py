@@ -24,6 +24,13 @@ def slice_batch(outputs: Any, part: slice) -> Any:
     return outputs
 
 
+def join_batches(*outputs: Any) -> Any:
+    """Concatenate the batches of every tensor in nested lists and tuples of the same structure."""
+    if isinstance(outputs[0], Tensor):
+        return torch.cat(outputs)
+    return [join_batches(*parts) for parts in zip(*outputs, strict=True)]
+
+
 class Parts(NamedTuple):
     """What was made of labelled and of unlabelled images together.
 
