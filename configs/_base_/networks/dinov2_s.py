@@ -1,9 +1,7 @@
 # DPT on DINOv2-S, as UniMatch V2 has it: a head without normalisation, whose maps are those of every third block. It
-# does not read the class tokens. Sides of images are multiples of 14; where images are predicted at a size of their
-# own, they are padded to one.
+# does not read the class tokens. Sides of images are multiples of 14.
 _base_ = './r50.py'
 model = dict(
-    data_preprocessor=dict(test_cfg=dict(size_divisor=14)),
     backbone=dict(
         _delete_=True,
         type='DINOv2',

@@ -2,7 +2,6 @@
 # by its authors on request: put it into the folder that MMSEG_ACL_WEIGHTS names.
 _base_ = './dinov2_s.py'
 model = dict(
-    data_preprocessor=dict(test_cfg=dict(size_divisor=16)),
     backbone=dict(
         type='DINOv3',
         init_cfg=dict(checkpoint='dinov3_vits16_pretrain_lvd1689m.pth'),

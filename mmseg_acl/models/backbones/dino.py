@@ -142,8 +142,8 @@ class DINO(BaseModule):
             raise ValueError(
                 f'the images are {height} x {width} pixels, and the sides that {type(self).__name__} takes are '
                 f'multiples of {patch}, such as {", ".join(str(count * patch) for count in sorted(counts))}: resize '
-                'and crop to one of these (crop_size in configs/_base_/datasets), or have the rest padded where images are '
-                f'predicted at their own size: data_preprocessor=dict(test_cfg=dict(size_divisor={patch}))'
+                'and crop to one of these (crop_size in configs/_base_/datasets), or have the rest padded where '
+                f'images are predicted at their own size: data_preprocessor=dict(test_cfg=dict(size_divisor={patch}))'
             )
 
     def train(self, mode: bool = True) -> DINO:
