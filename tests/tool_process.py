@@ -54,6 +54,11 @@ class ToolProcess:
         """Number of the process."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.is_alive()
+
     def wait(self) -> subprocess.CompletedProcess:
         """What the tool said and its status, once it has ended; the status is -9 after kill -9."""
         self._process.join()

@@ -91,7 +91,8 @@ class StopSignalHook(Hook):
         # Not print: the signal may have come in the middle of one.
         with contextlib.suppress(OSError):  # a terminal that is gone
             text = f'{name}: stopping after this iteration, with a checkpoint (Ctrl-C again: at once)\n'
-            os.write(2, text.encode())
+            # On a terminal behind what stands there: ^C, or the bar of a training.
+            os.write(2, ('\n' if os.isatty(2) else '').encode() + text.encode())
 
     def _agreed(self) -> bool:
         """Whether any process was asked to stop."""

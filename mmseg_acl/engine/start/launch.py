@@ -26,6 +26,7 @@ from mmseg_acl.engine.best import settle_best, tell_next_steps
 from mmseg_acl.engine.checkpoint import check_state_fits, state_of
 from mmseg_acl.engine.distributed import DistributedRunner, prepare_cpus
 from mmseg_acl.engine.hooks.stop_signal_hook import StopSignalHook
+from mmseg_acl.engine.progress_bar import progress_bar
 from mmseg_acl.engine.same_run import check_same_data, check_same_optimizer
 from mmseg_acl.engine.start.config_checks import check_config, check_options, leave_out_dissolved_hooks, rank
 from mmseg_acl.engine.start.cpu_precision import say_what_bfloat16_costs
@@ -207,7 +208,8 @@ def train(runner: Runner) -> None:
     first = _FirstStep()
     runner.register_hook(first)
     try:
-        runner.train()
+        with progress_bar(runner):
+            runner.train()
         tell_next_steps(runner)
     except RunError as error:
         if isinstance(error, DataError) and not first.done:
