@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 from tool_process import run_tool
 
-from mmseg_acl.datasets.own import OwnData, Request, inspect_own_data
+from mmseg_acl.datasets.own import OwnData, Request, inspect_own_data, twins
 from mmseg_acl.datasets.own.groups import group_frames, hold_out
 from mmseg_acl.engine import load_config
 from mmseg_acl.engine.start.own_config import SCHEDULES, VIEWS, Choices, prepare_own_run
@@ -280,6 +281,68 @@ def test_images_to_validate_and_test_on_are_not_trained_on(tmp_path):
     assert '4 labelled images are among those to validate or to test on' in '\n'.join(data.why)
 
 
+def like(source: Path, path: Path, size: tuple[int, int] = (72, 56)) -> None:
+    """The picture of another file once more, of another size, brighter, and as PNG."""
+    image = cv2.convertScaleAbs(cv2.imread(str(source)), alpha=0.9, beta=12)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), cv2.resize(image, size, interpolation=cv2.INTER_CUBIC))
+
+
+def with_twins(root: Path, test: int, unlabelled_ones: int) -> None:
+    """Folders L, U and T; of T so many images look like labelled and like unlabelled ones."""
+    pairs(root / 'L')
+    unlabelled(root / 'U')
+    pairs(root / 'T', 9, image='images/t{n}.png', truth='masks/t{n}.png', sizes=((72, 56),))
+    for n in range(9):
+        frame(root / f'T/images/t{n:03d}.png', 500 + n, (72, 56))
+    for n in range(test):
+        like(root / f'L/images/{n:03d}.jpg', root / f'T/images/t{n:03d}.png')
+    for n in range(unlabelled_ones):
+        like(root / f'T/images/t{8 - n:03d}.png', root / f'U/alike {n}.jpg')
+
+
+@pytest.mark.parametrize('option', ['test', 'val'])
+def test_scored_images_that_look_like_labelled_ones_are_warned_of_by_name(option, tmp_path):
+    pytest.importorskip('imagehash')
+    with_twins(tmp_path, test=7, unlabelled_ones=2)
+    data = inspected(tmp_path, **{option: (tmp_path / 'T',)})
+    assert {(twin.scored.name, twin.learnt.name) for twin in data.twins} == {
+        (f't{n:03d}.png', f'{n:03d}.jpg') for n in range(7)
+    }
+    (warning,) = data.warnings
+    assert f'7 of the 9 images of --{option} are near-twins of images of --labelled' in warning
+    assert len(re.findall(r'T/images/t(\d+)\.png and \S+L/images/\1\.jpg', warning)) == 5
+    assert 'and 2 more' in warning and f'from --labelled or from --{option}' in warning
+    assert f'of the unlabelled images 2 look like images of --{option}' in '\n'.join(data.why)
+    assert len(data.unlabelled) == 7  # they stay
+
+
+def test_it_is_said_that_there_are_no_twins_or_that_nobody_looked(tmp_path, monkeypatch):
+    with_twins(tmp_path, test=0, unlabelled_ones=0)
+    if importlib.util.find_spec('imagehash'):
+        data = inspected(tmp_path, test=(tmp_path / 'T',))
+        assert 'near-twins of images of --test: none' in data.why and not data.warnings
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda *_: None)
+    said = '\n'.join(inspected(tmp_path, test=(tmp_path / 'T',)).why)
+    assert 'near-twins of images of --test were not looked for: pip install "mmseg_acl[audit]" finds them' in said
+
+
+def test_many_images_are_compared_in_linear_work(tmp_path, monkeypatch):
+    """Each image is decoded once, and no table has a place for each pair of 10,000."""
+    asked, largest = [], []
+    monkeypatch.setattr(
+        twins,
+        'hash_image',
+        lambda path: asked.append(path) or np.random.default_rng(list(str(path).encode())).random(256) < 0.5,
+    )
+    multiply = np.nonzero
+    monkeypatch.setattr(np, 'nonzero', lambda array: largest.append(array.size) or multiply(array))
+    hashes = twins.Hashes()
+    many, few = [Path(f'u{n}') for n in range(10_000)], [Path(f't{n}') for n in range(100)]
+    assert twins.nearest_twins(many, few, hashes) == [] and twins.nearest_twins(few, many[:40], hashes) == []
+    assert len(asked) == 10_100 and max(largest) <= 1024 * 100
+
+
 def test_frames_of_videos_are_drawn(tmp_path):
     pairs(tmp_path / 'L', 3)
     (tmp_path / 'U').mkdir()
@@ -423,7 +486,7 @@ _base_ = '{configs}/tiny_model.py'
 @pytest.mark.parametrize('values', [(255,), (1, 2, 3)], ids=['two classes', 'four classes'])
 def test_from_folders_to_predictions_by_the_command_line(values, tmp_path):
     pairs(tmp_path / 'L', 22, image='{g}/images/{n}.jpg', truth='{g}/masks/{n}.png', values=values, sizes=SIZES)
-    pairs(tmp_path / 'T', 3, values=values)
+    pairs(tmp_path / 'T', 3, values=values)  # as the first labelled ones
     unlabelled(tmp_path / 'U', 8)
     network = tmp_path / 'network.py'
     network.write_text(NETWORK.format(configs=ROOT / 'tests/configs'))
@@ -434,15 +497,20 @@ def test_from_folders_to_predictions_by_the_command_line(values, tmp_path):
         for part in (f'--{name}', tmp_path / folder)
     ]
     rest = ('--method', 'mean_teacher', '--network', network, '--iters', 6, '--work-dir', run)
-    done = run_tool('train.py', *folders, *rest, data=tmp_path)
-    said = done.stdout + done.stderr
+    done_training = run_tool('train.py', *folders, *rest, data=tmp_path)
+    said = done_training.stdout + done_training.stderr
     held = re.search(r'validation: ([34]) of 22 labelled images, in 1 of the 6 groups', said)
     assert held and f'config: {run}/data/l.py' in said
     assert 'best checkpoint by teacher/mDice' in said and f'python tools/test.py {run}' in said
     done = run_tool('predict.py', run, tmp_path / 'U', '--out', tmp_path / 'predicted', data=tmp_path)
     assert 'written: 8 masks' in done.stdout
     assert (tmp_path / 'predicted/masks/day/0/frame 0.png').is_file()
-    assert 'own' in run_tool('test.py', run, data=tmp_path).stdout
+    scored = run_tool('test.py', run, data=tmp_path).stdout
+    assert 'own' in scored
+    if importlib.util.find_spec('imagehash'):
+        warned = 'WARNING: 3 of the 3 images of --test are near-twins of images of --labelled'
+        assert done_training.stdout.count(warned) >= 2 and warned in scored  # before and after
+        assert len((run / 'data/twins.csv').read_text().splitlines()) == 4
     with (run / 'data/labelled.csv').open() as file:
         assert len(list(csv.DictReader(file))) == 22 - int(held[1])
     again = run_tool('train.py', run / 'data/l.py', '--work-dir', tmp_path / 'again', data=tmp_path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -143,18 +143,23 @@ def find_twins(bits: np.ndarray, threshold: int) -> list[Twins]:
         bits: (N, B) bool.
         threshold: In places.
     """
-    signs = bits.astype(np.float32) * 2 - 1
-    found = []
+    return [pair for pair in find_twins_between(bits, bits, threshold) if pair.first < pair.second]
+
+
+def find_twins_between(first: np.ndarray, second: np.ndarray, threshold: int) -> Iterator[Twins]:
+    """All pairs of a row of one and a row of the other that differ in at most `threshold` places.
+
+    Args:
+        first: (N, B) bool.
+        second: (M, B) bool.
+        threshold: In places.
+    """
+    signs, others = (bits.astype(np.float32) * 2 - 1 for bits in (first, second))
     for start in range(0, len(signs), BLOCK):
         # The product of signs is 1 where they agree, -1 where not. In whole numbers, so exact.
-        distances = ((signs.shape[1] - signs[start : start + BLOCK] @ signs.T) / 2).astype(int)
-        rows, columns = np.nonzero(distances <= threshold)
-        found += [
-            Twins(int(start + i), int(j), int(distances[i, j]))
-            for i, j in zip(rows, columns, strict=True)
-            if start + i < j
-        ]
-    return found
+        distances = ((signs.shape[1] - signs[start : start + BLOCK] @ others.T) / 2).astype(int)
+        for i, j in zip(*np.nonzero(distances <= threshold), strict=True):
+            yield Twins(int(start + i), int(j), int(distances[i, j]))
 
 
 def write_audit(audit: Audit, out_dir: str | Path) -> None:

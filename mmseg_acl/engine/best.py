@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
@@ -16,6 +17,8 @@ from mmseg_acl.commands import as_typed
 from mmseg_acl.engine.hooks.checkpoint_hook import SCORES, AtomicCheckpointHook, best_score
 
 AUTO = 'auto'
+# Key of a config: what is known to make its scores wrong, said again wherever they are.
+DATA_WARNINGS = 'data_warnings'
 
 
 def image_files(dataset: Dataset) -> set[str]:
@@ -70,7 +73,12 @@ def next_steps(runner: Runner) -> str:
             as_typed(f'  python tools/predict.py {run} FRAMES --out predicted --overlay'),
             as_typed(f'  python tools/export.py {run} --format onnx'),
         ]
-    return '\n'.join(lines)
+    return '\n'.join([*lines, *data_warnings(runner.cfg)])
+
+
+def data_warnings(config: Config) -> list[str]:
+    """What is known of a run's data that makes its scores wrong."""
+    return [f'WARNING: {text}' for text in config.get(DATA_WARNINGS, ())]
 
 
 def best_checkpoints(runner: Runner) -> dict[str, tuple[float, str]]:

@@ -22,6 +22,7 @@ from mmseg_acl.datasets.class_data import check_labelled, check_samples, folders
 from mmseg_acl.datasets.polyp import PolypDataset, default_data_root
 from mmseg_acl.datasets.polyp_free import CROPS_FOLDER
 from mmseg_acl.engine import load_model_weights
+from mmseg_acl.engine.best import data_warnings
 from mmseg_acl.evaluation.map_files import write_map
 from mmseg_acl.evaluation.polyp_metric import ImageScore, PolypMetric, foreground_probability
 from mmseg_acl.evaluation.result_files import PER_IMAGE, RESULTS, Results, write_results
@@ -132,6 +133,8 @@ def evaluate_checkpoint(
             'warm-up (model.warmup_iters) has ended, and this checkpoint is from before'
         )
     print(f'written: {Path(out_dir) / RESULTS}, {Path(out_dir) / PER_IMAGE}')
+    if OWN in counts and (warnings := data_warnings(config)):
+        print('\n'.join(warnings))
     return results
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mmseg_acl.datasets.audit import THRESHOLD, find_twins, hash_image
+from mmseg_acl.datasets.audit import THRESHOLD, find_twins
+from mmseg_acl.datasets.own.twins import Hashes
 from mmseg_acl.datasets.partitions import PARTITION_SEED
 
 # The number of a frame at the end of its name, with what stands before it.
@@ -39,16 +39,16 @@ def group_frames(names: Sequence[PurePosixPath]) -> tuple[list[str], str]:
     return [name.as_posix() for name in names], 'none'
 
 
-def join_twins(groups: Sequence[str], images: Sequence[Path]) -> tuple[list[str], int | None]:
+def join_twins(groups: Sequence[str], images: Sequence[Path], hashes: Hashes) -> tuple[list[str], int | None]:
     """Groups with those joined that have near-twins, and the number of pairs of near-twins.
 
     Returns:
         The groups; None for the number where they were not compared: the library imagehash is missing, or there are
         more than `MAX_HASHED`.
     """
-    if len(images) > MAX_HASHED or importlib.util.find_spec('imagehash') is None:
+    if len(images) > MAX_HASHED or not hashes.there:
         return list(groups), None
-    twins = find_twins(np.stack([hash_image(path) for path in images]), THRESHOLD)
+    twins = find_twins(hashes.of(images), THRESHOLD)
     root = {group: group for group in groups}
 
     def find(group: str) -> str:

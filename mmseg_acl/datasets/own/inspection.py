@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,14 +14,17 @@ from mmseg_acl.datasets.image_files import inspect_image
 from mmseg_acl.datasets.own.coding import Coding, read_coding
 from mmseg_acl.datasets.own.groups import group_frames, hold_out, join_twins
 from mmseg_acl.datasets.own.pairs import Found, Pair, Undecided, find_images, find_pairs
+from mmseg_acl.datasets.own.twins import Hashes, Twin, nearest_twins
 from mmseg_acl.datasets.own.videos import draw_frames, find_videos
 from mmseg_acl.datasets.partitions import PARTITION_SEED
+from mmseg_acl.datasets.polyp import NUM_SHOWN_PROBLEMS
 from mmseg_acl.datasets.unlabelled_folder import unreadable
 
 # Below it every label is worth more in training than in a validation that tells little.
 MIN_TO_SPLIT = 20
 SPLIT = 0.2
 SHOWN_GROUPS = 4
+INSTALL_AUDIT = 'pip install "mmseg_acl[audit]"'
 # A median mask of more than this is perhaps the wrong way round.
 MUCH = 0.5
 
@@ -66,6 +69,8 @@ class OwnData:
         coding: What the masks hold.
         classes: Names of the classes, the background first.
         why: A line for each decision.
+        twins: Images to test or to validate on that look like labelled ones.
+        warnings: What makes scores wrong, and what to do.
     """
 
     train: list[Pair]
@@ -75,6 +80,8 @@ class OwnData:
     coding: Coding
     classes: tuple[str, ...]
     why: list[str] = field(default_factory=list)
+    twins: list[Twin] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def inspect_own_data(request: Request) -> OwnData:
@@ -135,7 +142,8 @@ def _decide(request: Request, found: dict[str, Found], coding: Coding) -> OwnDat
         raise ValueError('all labelled images are images to validate or to test on: none is left to train on')
 
     why = [_describe_labelled(labelled, request.labelled), _describe_masks(coding, classes)]
-    train, validation = _split(request, pool, others['val'], why)
+    hashes = Hashes()
+    train, validation = _split(request, pool, others['val'], why, hashes)
     if taken := len(labelled.pairs) - len(pool):
         why.append(f'{taken} labelled images are among those to validate or to test on: they are not trained on')
     if others['test']:
@@ -146,11 +154,36 @@ def _decide(request: Request, found: dict[str, Found], coding: Coding) -> OwnDat
     left_out = [text for part in found.values() for text in part.left_out]
     if left_out:
         why.append(f'not used: {"; ".join(left_out)}')
-    return OwnData(train, validation, others['test'], unlabelled, coding, tuple(classes), why)
+    data = OwnData(train, validation, others['test'], unlabelled, coding, tuple(classes), why)
+    _compare(data, request, others, [pair.image for pair in pool], hashes)
+    return data
+
+
+def _compare(
+    data: OwnData, request: Request, others: Mapping[str, list[Pair]], labelled: list[Path], hashes: Hashes
+) -> None:
+    """Look for images to test and to validate on that have near-twins among the others; says what it finds."""
+    parts = {option: [pair.image for pair in pairs] for option, pairs in others.items() if pairs}
+    if not parts:
+        return
+    if not hashes.there:
+        data.why.append(f'near-twins of images of {_options(parts)} were not looked for: {INSTALL_AUDIT} finds them')
+        return
+    alike = []
+    for option, images in parts.items():
+        if twins := nearest_twins(images, labelled, hashes):
+            data.twins += twins
+            data.warnings.append(_describe_twins(twins, option, len(images), request))
+        if twins := nearest_twins(data.unlabelled, images, hashes):
+            alike.append(f'{len(twins)} look like images of --{option}')
+    if alike:
+        data.why.append(f'near-twins: of the unlabelled images {", ".join(alike)}; no mask of these is seen')
+    elif not data.twins:
+        data.why.append(f'near-twins of images of {_options(parts)}: none')
 
 
 def _split(
-    request: Request, pool: list[Pair], validation: list[Pair], why: list[str]
+    request: Request, pool: list[Pair], validation: list[Pair], why: list[str], hashes: Hashes
 ) -> tuple[list[Pair], list[Pair]]:
     """Images to train and to validate on."""
     if validation:
@@ -162,7 +195,7 @@ def _split(
         why.append(f'validation: none, {reason}; all labels are trained on, and the last checkpoint counts')
         return pool, []
     groups, how = group_frames([pair.name for pair in pool])
-    groups, twins = join_twins(groups, [pair.image for pair in pool])
+    groups, twins = join_twins(groups, [pair.image for pair in pool], hashes)
     chosen = hold_out(groups, share, request.seed)
     held = [pair for pair, group in zip(pool, groups, strict=True) if group in chosen]
     train = [pair for pair, group in zip(pool, groups, strict=True) if group not in chosen]
@@ -251,10 +284,26 @@ def _describe_groups(groups: Sequence[str], how: str, twins: int | None) -> str:
     shown = ', '.join(names[:SHOWN_GROUPS]) + (', ...' if len(names) > SHOWN_GROUPS else '')
     told = f'{len(names)} {how}: {shown}' if how != 'none' else 'each image by itself, since no sequence is seen'
     if twins is None:
-        near = '; near-twins were not looked for (pip install "mmseg_acl[audit]" finds them)'
+        near = f'; near-twins were not looked for ({INSTALL_AUDIT} finds them)'
     else:
         near = f'; {twins} pairs of near-twins kept together' if twins else '; no near-twins'
     return f'groups: {told}{near}'
+
+
+def _describe_twins(twins: Sequence[Twin], option: str, count: int, request: Request) -> str:
+    used = 'its scores' if option == 'test' else 'its scores, and the checkpoint that they choose,'
+    shown = ''.join(f'\n    {twin.scored} and {twin.learnt}' for twin in twins[:NUM_SHOWN_PROBLEMS])
+    more = len(twins) - NUM_SHOWN_PROBLEMS
+    return (
+        f'{len(twins)} of the {count} images of --{option} are near-twins of images of --labelled, so {used} will be '
+        f'better than on new images:{shown}'
+        + (f'\n    and {more} more' if more > 0 else '')
+        + f'\n  Take these away, best whole sequences and patients, from --labelled or from --{option}'
+    )
+
+
+def _options(parts: Iterable[str]) -> str:
+    return ' and '.join(f'--{option}' for option in parts)
 
 
 def _files(paths: Iterable[Path]) -> set[str]:

@@ -13,6 +13,8 @@ from mmengine.config import Config
 from mmseg_acl.datasets.listed_frames import write_frame_list
 from mmseg_acl.datasets.own import OwnData, Request, inspect_own_data
 from mmseg_acl.datasets.own.pairs import Pair
+from mmseg_acl.datasets.own.twins import write_twins
+from mmseg_acl.engine.best import DATA_WARNINGS
 from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.methods import BY_FOLDER
 from mmseg_acl.shipped import CONFIGS, read_config, shipped_path
@@ -28,6 +30,7 @@ LENGTHS = {128: 1200, 256: 13500, 384: 13500}
 # A teacher that averages a thousand steps is of use after several thousand.
 SHORT, SHORT_MOMENTUM = 5000, 0.99
 LABELLED, UNLABELLED, VALIDATION, TEST = 'labelled.csv', 'unlabelled.csv', 'validation.csv', 'test.csv'
+TWINS = 'twins.csv'
 
 
 class Choices(NamedTuple):
@@ -86,9 +89,13 @@ def prepare_own_run(
     for file, rows in lists.items():
         if rows:
             write_frame_list(folder / file, root, [row[:2] for row in rows])
+    warnings = list(data.warnings)
+    if data.twins:
+        write_twins(folder / TWINS, data.twins)
+        warnings[-1] += f'. All of them: {folder / TWINS}'
     path = folder / f'{name}.py'
-    path.write_text(_config_text(choices, data, why, root, folder.parent), encoding='utf-8')
-    return path, [*why, f'config: {path}']
+    path.write_text(_config_text(choices, data, why, warnings, root, folder.parent), encoding='utf-8')
+    return path, [*why, f'config: {path}', *(f'WARNING: {text}' for text in warnings)]
 
 
 def _check(choices: Choices) -> None:
@@ -118,7 +125,9 @@ def _describe(choices: Choices, data: OwnData, length: int) -> list[str]:
     ]
 
 
-def _config_text(choices: Choices, data: OwnData, why: list[str], root: Path, work_dir: Path) -> str:
+def _config_text(
+    choices: Choices, data: OwnData, why: list[str], warnings: list[str], root: Path, work_dir: Path
+) -> str:
     """The config, to be read by people, too."""
     track = '128' if choices.size == 128 else '384'
     kind = 'semi' if data.coding.binary else 'classes'
@@ -142,6 +151,7 @@ def _config_text(choices: Choices, data: OwnData, why: list[str], root: Path, wo
         *(f'    {str(base)!r},' for base in bases),
         ']',
         f'work_dir = {str(work_dir)!r}',
+        *([f'{DATA_WARNINGS} = {warnings!r}'] if warnings else []),
         '',
         *_model_lines(choices, data, read_config(network), track),
         '',

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from mmengine.config import Config
 
+from mmseg_acl.engine.best import DATA_WARNINGS
 from mmseg_acl.engine.export import dataset_of_frames
 from mmseg_acl.engine.start.config_checks import RUN_KEYS
 
-# What is read of a config that a run has left: by mmseg's own tools, and by grids of experiments.
-KEPT = {'tta_model', 'tta_pipeline', 'numerics'}
+# What is read of a config that a run has left: by mmseg's own tools, by grids of experiments, where scores are said.
+KEPT = {'tta_model', 'tta_pipeline', 'numerics', DATA_WARNINGS}
 
 
 class RunConfig(Config):
