@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 SOURCES := mmseg_acl tools tests configs docs/site setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs picture test test-quick test-robust test-readers results lint format clean
+.PHONY: help install demo docs gpu-check picture test test-quick test-robust test-readers results lint format clean
 
 help:
 	@echo 'make demo        train and test on synthetic frames, write work_dirs/demo/report.html'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-quick  the tests that take seconds'
 	@echo 'make test-robust the tests that train, with other seeds, start weights and instructions (an hour)'
 	@echo 'make test-readers what is written for CVAT, COCO and Label Studio, read by their own libraries (downloads them)'
+	@echo 'make gpu-check   what a GPU alone can show: half precision, NCCL, the cost of each method at 384'
 	@echo 'make docs        write these pages and the API as a site, work_dirs/site/index.html'
 	@echo 'make results     write the tables and figures of the documents from the files in results/'
 	@echo 'make picture     run the demo and take its example for README.md'
@@ -64,6 +65,13 @@ GRIDS := labels decomposition laptop foreign sequences black_frames
 # Seed 0 of each method as NAME=FILE, quoted for xargs.
 seed0 = $(BIN)/python -c 'from mmseg_acl.methods import METHODS; \
   [print(f"\"{m.name}=$(ARCHIVE)/{m.folder}_mbv2_kvasir_eighth_seed0/$(1)\"") for m in METHODS if m.published]' | xargs
+# What a GPU alone can show. The list of runs for it: configs/experiments/gpu_day.yaml.
+gpu-check: $(STAMP)
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	  $(BIN)/python -m pytest -rs -v -p no:cacheprovider tests/test_gpu.py && \
+	  $(BIN)/python tools/benchmark_speed.py --parts methods --device cuda --sides 128 384 --out work_dirs/gpu; \
+	else echo 'skipped: torch sees no GPU here, so nothing was checked'; fi
+
 results: $(STAMP)
 	for grid in $(GRIDS); do \
 	  $(BIN)/python tools/experiments.py tables configs/experiments/$$grid.yaml --results $(LAPTOP) || exit 1; \

@@ -108,9 +108,11 @@ def test_operations_of_grouped_convolutions(groups):
 
 @pytest.mark.slow
 @pytest.mark.trained
-def test_every_method_takes_a_step_on_synthetic_frames():
-    report = methods.run(1)
-    assert [row['method'] for row in report.rows] == list(methods.NAMES)
+def test_methods_take_a_step_on_synthetic_frames():
+    """A plain segmentor, one with banks and one with two optimizers; the others' steps have tests of their own."""
+    chosen = ('SupOnly', 'CAFD', 'ACL-Net+')
+    report = methods.run(1, chosen)
+    assert [row['method'] for row in report.rows] == list(chosen)
     assert report.rows[0]['time to SupOnly'] == report.rows[0]['memory to SupOnly'] == 1
     assert all(row['peak, MiB'] > 0 for row in report.rows)
 

@@ -217,7 +217,7 @@ def test_a_description_that_is_none(tmp_path):
 def test_the_shipped_descriptions_are_the_papers_tables(tmp_path):
     """Every number of the paper has its place, and every method its runs."""
     found, placed = {file.stem: read_experiment(file) for file in DESCRIPTIONS}, set()
-    assert set(found) == {*LAPTOP_GRIDS, 'laptop_ablation', 'paper_table1', 'paper_table2', 'paper_table3'}
+    assert set(found) == {*LAPTOP_GRIDS, 'laptop_ablation', 'gpu_day', 'paper_table1', 'paper_table2', 'paper_table3'}
     paper = read_paper()
     for number in (1, 2, 3):
         experiment = found[f'paper_table{number}']

@@ -30,6 +30,19 @@ PARTS = {
 }
 
 
+def calls(part: str, args: argparse.Namespace) -> list[tuple[str, dict]]:
+    """The reports that a part gives, by the names of their files, and how each is asked for."""
+    if part == 'step':
+        return [(part, dict(sides=args.sides, images=args.images))]
+    if part == 'methods':
+        found = []
+        for side in args.sides:
+            more = ('' if side == 128 else f'_{side}') + ('' if args.device == 'cpu' else f'_{args.device}')
+            found.append((part + more, dict(side=side, device=args.device)))
+        return found
+    return [(part, {})]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and measure; ``argv`` is for tests."""
     parser = ToolParser(description=__doc__.splitlines()[0])
@@ -43,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         type=int,
         choices=list(step.TRACKS),
         default=[128],
-        help='inputs of the part step: 128 (MobileNetV2, default) and 384 (ResNet-50, where a step '
+        help='inputs of the parts step and methods: 128 (MobileNetV2, default) and 384 (ResNet-50, where a step '
         'takes about a minute on one core and all of it half an hour; --images 2 half of that)',
     )
     parser.add_argument(
@@ -52,19 +65,22 @@ def main(argv: list[str] | None = None) -> None:
         default=step.IMAGES,
         help=f'labelled images a step, at least 2, and as many unlabelled ones (default {step.IMAGES})',
     )
+    parser.add_argument(
+        '--device', choices=['cpu', 'cuda'], default='cpu', help='where the part methods runs (default cpu)'
+    )
     args = parser.parse_args(argv)
     if args.images < 2:
         parser.error(f'--images {args.images}: batch normalization after global pooling needs at least 2 images')
     torch.set_num_threads(args.threads)
     for part in args.parts:
         print(f'measuring {part} ...', flush=True)
-        options = dict(sides=args.sides, images=args.images) if part == 'step' else {}
-        try:
-            report = PARTS[part](args.repeats, **options)
-        except SkipPart as reason:
-            print(f'skipped: {reason}\n')
-            continue
-        print(write(report, part, args.out), end='\n\n')
+        for name, options in calls(part, args):
+            try:
+                report = PARTS[part](args.repeats, **options)
+            except SkipPart as reason:
+                print(f'skipped: {reason}\n')
+                continue
+            print(write(report, name, args.out), end='\n\n')
     print(f'written to {args.out}')
 
 
