@@ -136,7 +136,7 @@ def test_a_step_is_the_sum_of_its_rules(monkeypatch):
     steps(model, 4)
     make_undecided(model.student, views(9)['inputs']['unsup_weak'])
     assert not hasattr(model, 'teacher')
-    boxes, student, strong, carried, regions = (
+    boxes, student, strong, carried, regions = spies = tuple(
         spy_on(monkeypatch, *pair)
         for pair in (
             (model.cutmix, 'draw'),
@@ -146,53 +146,62 @@ def test_a_step_is_the_sum_of_its_rules(monkeypatch):
             (corrmatch, 'correlated_regions'),
         )
     )
-    data = views(9)
-    model.train()
-    before = float(model.threshold)
-    model.before_step(LATE)
-    torch.manual_seed(LATE)
-    inputs = model.data_preprocessor(data, training=True)
-    found = model(**inputs, mode='loss')
-    inputs = inputs['inputs']
+    told = set()
+    for draw in (9, 10, 11):
+        for calls in spies:
+            calls.clear()
+        data = views(draw)
+        model.train()
+        before = float(model.threshold)
+        model.before_step(LATE)
+        torch.manual_seed(LATE)
+        inputs = model.data_preprocessor(data, training=True)
+        found = model(**inputs, mode='loss')
+        inputs = inputs['inputs']
 
-    (given, out), ((_, view), logits), box = student[0], strong[0], boxes[0][1]
-    assert torch.equal(given[1], inputs['unsup_weak'])
-    assert torch.equal(view, pasted(inputs['unsup_strong'], box))
-    weak, dropped = out.logits.unlabelled.detach().chunk(2)
-    prob = prob_of(weak)
-    valid = torch.stack([s.valid.data[0] for s in data['data_samples']['unsup_weak']])
-    confidence, labels = prob.max(1)
-    top = [float(confidence[valid & (labels == c)].max()) for c in (0, 1) if (valid & (labels == c)).any()]
-    threshold = min(0.999 * before + 0.001 * sum(top) / len(top), 0.56)
-    assert float(model.threshold) == pytest.approx(threshold, rel=1e-4)
+        (given, out), ((_, view), logits), box = student[0], strong[0], boxes[0][1]
+        assert torch.equal(given[1], inputs['unsup_weak'])
+        assert torch.equal(view, pasted(inputs['unsup_strong'], box))
+        weak, dropped = out.logits.unlabelled.detach().chunk(2)
+        prob = prob_of(weak)
+        valid = torch.stack([s.valid.data[0] for s in data['data_samples']['unsup_weak']])
+        confidence, labels = prob.max(1)
+        top = [float(confidence[valid & (labels == c)].max()) for c in (0, 1) if (valid & (labels == c)).any()]
+        threshold = min(0.999 * before + 0.001 * sum(top) / len(top), 0.56)
+        assert float(model.threshold) == pytest.approx(threshold, rel=1e-4)
 
-    sure = (confidence.float() >= model.threshold) & valid
-    spread = torch.stack(
-        [slow_propagate(labels[i], sure[i], asked & valid[i], threshold) for i, (_, asked) in enumerate(regions)]
-    )
-    plain = labels.masked_fill(~sure, IGNORE)
-    assert not torch.equal(spread, plain), 'nothing has spread'
-    known, rest = valid, pasted(valid, box)
-    expected = dict(
-        loss_consistency=kept_loss(logits.detach().double(), pasted(spread, box), rest) / 2,
-        loss_feature=kept_loss(dropped.double(), plain, known) / 2,
-        loss_divergence=sure_divergence(logits.detach(), pasted(prob, box).float(), pasted(sure, box), rest) / 2,
-    )
-    (first, one), (second, two) = carried
-    assert torch.equal(first[0], out.logits.all[: 3 + 3].detach()) and torch.equal(second[0], logits.detach())
-    follow = kept_loss(two.detach(), pasted(spread, box), rest) + kept_loss(one[3:].detach(), plain, known)
-    expected['loss_correlation'] = follow / 4
-    truth = torch.cat([s.gt_sem_seg.data for s in data['data_samples']['sup']])
-    expected['loss_correlation_labelled'] = F.cross_entropy(one[:3].detach(), truth)
-    for key, value in expected.items():
-        assert found[key].item() == pytest.approx(float(value), rel=1e-3), key
-        assert float(value) > 0, key
-    # Slips: without CutMix, without spreading, over kept pixels alone.
-    right = float(expected['loss_consistency'])
-    assert right != pytest.approx(float(kept_loss(logits.detach(), pasted(plain, box), rest)) / 2, rel=1e-3)
-    assert right != pytest.approx(float(kept_loss(logits.detach(), spread, valid)) / 2, rel=1e-3)
-    over_kept = slow_confident(logits.detach().double(), pasted(prob, box), rest, threshold, 'cross_entropy', 'kept')
-    assert right != pytest.approx(over_kept / 2, rel=1e-3)
+        sure = (confidence.float() >= model.threshold) & valid
+        spread = torch.stack(
+            [slow_propagate(labels[i], sure[i], asked & valid[i], threshold) for i, (_, asked) in enumerate(regions)]
+        )
+        plain = labels.masked_fill(~sure, IGNORE)
+        known, rest = valid, pasted(valid, box)
+        expected = dict(
+            loss_consistency=kept_loss(logits.detach().double(), pasted(spread, box), rest) / 2,
+            loss_feature=kept_loss(dropped.double(), plain, known) / 2,
+            loss_divergence=sure_divergence(logits.detach(), pasted(prob, box).float(), pasted(sure, box), rest) / 2,
+        )
+        (first, one), (second, two) = carried
+        assert torch.equal(first[0], out.logits.all[: 3 + 3].detach()) and torch.equal(second[0], logits.detach())
+        follow = kept_loss(two.detach(), pasted(spread, box), rest) + kept_loss(one[3:].detach(), plain, known)
+        expected['loss_correlation'] = follow / 4
+        truth = torch.cat([s.gt_sem_seg.data for s in data['data_samples']['sup']])
+        expected['loss_correlation_labelled'] = F.cross_entropy(one[:3].detach(), truth)
+        for key, value in expected.items():
+            assert found[key].item() == pytest.approx(float(value), rel=1e-3), key
+            assert float(value) > 0, key
+        right = float(expected['loss_consistency'])
+        over_kept = slow_confident(
+            logits.detach().double(), pasted(prob, box), rest, threshold, 'cross_entropy', 'kept'
+        )
+        slips = {
+            'without spreading': float(kept_loss(logits.detach(), pasted(plain, box), rest)) / 2,
+            'without CutMix': float(kept_loss(logits.detach(), spread, valid)) / 2,
+            'over kept pixels alone': over_kept / 2,
+        }
+        told |= {slip for slip, value in slips.items() if value != pytest.approx(right, rel=1e-3)}
+    # In one draw alone a slip may change next to nothing.
+    assert told == {*slips}, 'otherwise the comparison would not see the slip'
 
 
 def test_carried_logits_teach_the_maps_and_nothing_of_the_head():
