@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import steps
 import torch
 import torch.nn.functional as F
+from comparing import assert_same_run
 from families import dpt_on_dino
+from killing import die_at
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from published_vits import dinov2_shapes, dinov3_shapes, features, random_state
+from tool_process import ToolProcess, run_tool
 from torch import nn
 
 from mmseg_acl.engine.start.weights import check_weights_fit, resolve_weights
+from mmseg_acl.inference.exporting import export
 from mmseg_acl.models.backbones import DINOv2, DINOv3
 from mmseg_acl.models.semi.feature_dropout import channel_dropout, complementary_dropout, with_dropped
 
@@ -442,3 +450,53 @@ def test_dropped_channels_are_those_of_the_map_and_its_class_token():
     both = with_dropped(levels, 4, 0.5)
     assert [tuple(part.shape) for part in both[0]] == [(10, 8, 3, 3), (10, 8)]
     assert all(torch.equal(part[:6], before) for part, before in zip(both[0], levels[0], strict=True))
+
+
+# ------------------------------------------------------------------ through the tools
+
+
+@pytest.fixture
+def tiny_run(tmp_path) -> Path:
+    """A config of UniMatch V2 on a ViT of four blocks, with the optimizer of the shipped ones."""
+    file = tmp_path / 'tiny.py'
+    file.write_text(
+        f"""
+_base_ = '{Path(__file__).parent / 'configs' / 'unimatch_v2.py'}'
+model = dict(segmentor=dict(_delete_=True, **{dpt_on_dino('DINOv3')!r}))
+optim_wrapper = dict(
+    _delete_=True,
+    constructor='LayerDecayOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
+    paramwise_cfg=dict(layer_decay=0.9, custom_keys=dict(backbone=dict(lr_mult=1 / 40))),
+)
+"""
+    )
+    return file
+
+
+@pytest.mark.trained
+@pytest.mark.slow
+def test_a_run_is_trained_resumed_predicted_with_and_exported(tiny_run, synthetic_root, tmp_path):
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    run_tool('train.py', tiny_run, '--work-dir', whole, data=synthetic_root)
+    arguments = ['train.py', tiny_run, '--work-dir', parts, '--resume', '--cfg-options']
+    arguments += ['default_hooks.checkpoint.interval=2', 'default_hooks.checkpoint.max_keep_ckpts=1']
+    killed = ToolProcess(*arguments, data=synthetic_root, before=partial(die_at, 'in a step', '5')).wait()
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = run_tool(*arguments, 'train_dataloader.num_workers=1', data=synthetic_root)
+    assert 'resumed epoch' in resumed.stdout
+    assert_same_run(whole / 'iter_8.pth', parts / 'iter_8.pth')
+
+    frames = tmp_path / 'frames'
+    frames.mkdir()
+    cv2.imwrite(str(frames / 'a.png'), np.random.default_rng(0).integers(0, 255, (50, 61, 3), np.uint8))
+    run_tool('predict.py', whole, frames, '--out', tmp_path / 'masks', data=synthetic_root)
+    (mask,) = (tmp_path / 'masks').rglob('a.png')
+    assert cv2.imread(str(mask), cv2.IMREAD_UNCHANGED).shape == (50, 61)
+
+    pytest.importorskip('onnxruntime')
+    said: list[str] = []
+    export([str(whole)], ('onnx', 'torchscript'), tmp_path / 'export', say=said.append)
+    assert len(said) == 2 and all('0.0000 % of the pixels flip' in line for line in said), said
+    with pytest.raises(ValueError, match='backbone is DINOv3 of mmseg_acl, which plain mmseg does not have'):
+        export([str(whole)], ('mmseg',), tmp_path / 'plain')
