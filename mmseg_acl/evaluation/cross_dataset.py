@@ -23,6 +23,7 @@ from mmseg_acl.datasets.polyp import PolypDataset, default_data_root
 from mmseg_acl.datasets.polyp_free import CROPS_FOLDER
 from mmseg_acl.engine import load_model_weights
 from mmseg_acl.engine.best import data_warnings
+from mmseg_acl.engine.start.open_files import prepare_open_files
 from mmseg_acl.evaluation.map_files import write_map
 from mmseg_acl.evaluation.polyp_metric import ImageScore, PolypMetric, foreground_probability
 from mmseg_acl.evaluation.result_files import PER_IMAGE, RESULTS, Results, write_results
@@ -223,6 +224,7 @@ def build_loaders(config: Config, names: Sequence[str] | None) -> dict[str, Data
         num_workers=config.test_dataloader.get('num_workers', 0),
         sampler=dict(type='DefaultSampler', shuffle=False),
     )
+    prepare_open_files(loader['num_workers'], 'test_dataloader.num_workers')
     loaders = {}
     for name in names or present:
         if name == OWN:

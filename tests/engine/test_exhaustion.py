@@ -1,21 +1,27 @@
-"""A full disk, a loader's process that is killed, and what is left of processes."""
+"""A full disk, few open files, growing memory, a killed loader process, and what is left of processes."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from memory_use import malloc_in_use, measure, slope
 from mmengine.hooks import Hook
 from tool_process import ROOT, ToolProcess, run_tool
 
 from mmseg_acl.engine import build_runner, load_config, read_checkpoint, train, user_errors
 from mmseg_acl.engine.hooks import StopSignalHook
+from mmseg_acl.engine.start import open_files
 from mmseg_acl.engine.start.resume import last_whole_checkpoint
 from mmseg_acl.errors import RunError
 
@@ -44,8 +50,14 @@ def fill(folder: Path, left: int = 0) -> None:
         file.write(bytes(max(free.f_bavail * free.f_frsize - left, 0)))
 
 
-def start(work_dir: Path, data: Path, *options: str) -> ToolProcess:
-    config = ROOT / 'tests' / 'configs' / 'mean_teacher.py'
+def start(
+    work_dir: Path,
+    data: Path,
+    *options: str,
+    before: Callable[[], None] | None = None,
+    method: str = 'mean_teacher',
+) -> ToolProcess:
+    config = ROOT / 'tests' / 'configs' / f'{method}.py'
     settings = [f'{key}={value}' for key, value in OPTIONS.items()]
     return ToolProcess(
         'train.py',
@@ -56,6 +68,7 @@ def start(work_dir: Path, data: Path, *options: str) -> ToolProcess:
         *settings,
         *options,
         data=data,
+        before=before,
     )
 
 
@@ -104,13 +117,14 @@ def test_a_disk_that_is_full_at_a_result_and_at_an_export(small_disk, synthetic_
         ('export.py', tmp_path / 'run', '--format', 'mmseg'),
         ('export.py', tmp_path / 'run', '--format', 'safetensors'),
         ('export.py', tmp_path / 'run', '--format', 'torchscript'),
+        *([('export.py', tmp_path / 'run', '--format', 'onnx')] if find_spec('onnx') else []),
         ('predict.py', tmp_path / 'run', synthetic_root / 'Synthetic' / 'test' / 'images'),
     ):
         out = small_disk / 'out'
         done = run_tool(tool, *arguments, '--out', out, data=synthetic_root, check=False)
         assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr[-3000:]
         assert 'cannot be written: No space left on device' in done.stderr
-        assert [path for path in out.rglob('*') if path.is_file() and path.stat().st_size == 0] == []
+        assert [path for path in out.rglob('*') if path.is_file()] == [], tool
 
 
 def children(process: int) -> list[int]:
@@ -182,3 +196,65 @@ def test_a_signal_leaves_no_process(number, synthetic_root, tmp_path):
             break
         time.sleep(0.1)
     assert [worker for worker in workers if not gone(worker)] == []
+
+
+@pytest.mark.trained
+@pytest.mark.slow
+def test_few_open_files_and_any_number_of_loaders_change_no_weight(synthetic_root, tmp_path):
+    limited = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 64))  # as `ulimit -n 64` does
+    states = []
+    for workers in (0, 2, 4):
+        options = (f'train_dataloader.num_workers={workers}', f'train_dataloader.persistent_workers={workers > 0}')
+        work_dir = tmp_path / f'run{workers}'
+        process = start(work_dir, synthetic_root, *options, 'train_cfg.max_iters=4', before=limited, method='aclnet')
+        process.wait_for('Iter(train)')
+        started = children(process.id) if workers else []
+        done = process.wait()
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert ('handed over by names' in done.stdout + done.stderr) == (workers > 0)
+        assert all(map(gone, started))
+        states.append(read_checkpoint(work_dir / 'iter_4.pth')['state_dict'])
+    first, *others = states
+    for state in others:
+        assert [key for key in first if not torch.equal(first[key], state[key])] == []
+
+
+@pytest.mark.parametrize(('limit', 'workers', 'strategy'), [(64, 0, None), (64, 4, 'file_system'), (4096, 4, None)])
+def test_loaders_hand_over_by_names_where_few_files_may_be_open(monkeypatch, limit, workers, strategy):
+    chosen = []
+    monkeypatch.setattr(open_files.resource, 'getrlimit', lambda _: (limit, limit))
+    monkeypatch.setattr(open_files.os, 'listdir', lambda _: range(20))
+    monkeypatch.setattr(open_files.torch.multiprocessing, 'set_sharing_strategy', chosen.append)
+    open_files.prepare_open_files(workers, 'train_dataloader.num_workers')
+    assert chosen == ([strategy] if strategy else [])
+
+
+def test_more_loaders_than_files_are_refused(monkeypatch):
+    monkeypatch.setattr(open_files.resource, 'getrlimit', lambda _: (64, 64))
+    monkeypatch.setattr(open_files.os, 'listdir', lambda _: range(20))
+    with pytest.raises(ValueError, match=r'num_workers is 8, .* open 64: .*`ulimit -n 4096`, or set .* to 5 or less'):
+        open_files.prepare_open_files(8, 'train_dataloader.num_workers')
+
+
+def test_too_many_open_files_end_with_what_to_do(capsys):
+    error = OSError(24, 'Too many open files', 'frame.png')
+
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit) as stop, user_errors():
+        raise error
+    assert stop.value.code == 2 and '`ulimit -n 4096`' in capsys.readouterr().err
+    runner = SimpleNamespace(hooks=[], register_hook=lambda hook: None, train=fail, iter=1, work_dir='run')
+    with pytest.raises(RunError, match='at iteration 2: .*frame.png.*`ulimit -n 4096`'):
+        train(runner)
+
+
+@pytest.mark.trained
+@pytest.mark.slow
+@pytest.mark.skipif(malloc_in_use() is None, reason='the C library does not say what it has given out')
+def test_memory_does_not_grow_with_iterations(tmp_path):
+    found = measure('aclnet', tmp_path, iterations=60, every=5)
+    after = [(iteration, memory.in_use) for iteration, memory in found if iteration >= 20]
+    assert slope(after) < 0.01, f'MB an iteration: {found}'
+    assert slope([(0, 1.0), (5, 1.5), (10, 2.0)]) == pytest.approx(0.1), 'a leak would be seen'

@@ -30,6 +30,7 @@ from mmseg_acl.engine.progress_bar import progress_bar
 from mmseg_acl.engine.same_run import check_same_data, check_same_optimizer
 from mmseg_acl.engine.start.config_checks import check_config, check_options, leave_out_dissolved_hooks, rank
 from mmseg_acl.engine.start.cpu_precision import say_what_bfloat16_costs
+from mmseg_acl.engine.start.open_files import prepare_open_files, too_many_open_files
 from mmseg_acl.engine.start.reading import CheckpointReader
 from mmseg_acl.engine.start.rehearsal import rehearse
 from mmseg_acl.engine.start.resume import prepare_resume
@@ -52,6 +53,7 @@ USER_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError)
 # How torch begins when one of its loader's processes has gone; where it goes while it hands over a batch, the
 # connection breaks.
 LOST_LOADER = 'DataLoader worker (pid'
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
@@ -79,6 +81,8 @@ def user_errors() -> Iterator[None]:
         if os.environ.get(DEBUG):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+            text = f'{error}; {too_many_open_files()}'
         print(f'error: {as_typed(str(text))}\n({DEBUG}=1 shows where)', file=sys.stderr)
         sys.exit(error.status if isinstance(error, RunError) else 2)
     except KeyboardInterrupt:
@@ -186,6 +190,8 @@ def build_runner(config: Config) -> Runner:
     except (AssertionError, AttributeError, IndexError, RuntimeError, ZeroDivisionError) as error:
         # How the stack refuses what it does not check: the parts of a config do not fit.
         raise ValueError(f'the config cannot be built: {error_text(error)}') from error
+    for key in ('train_dataloader', 'val_dataloader'):
+        prepare_open_files((config.get(key) or {}).get('num_workers', 0), f'{key}.num_workers')
     rehearse(runner)
     say_what_bfloat16_costs(runner, config)
     if runner.val_loop is not None:
@@ -221,6 +227,8 @@ def train(runner: Runner) -> None:
                 f'{runner.work_dir} cannot be written to: {error.strerror}. The checkpoints there are as they were. '
                 'Make room, then go on with --resume'
             ) from error
+        if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+            raise RunError(f'at iteration {runner.iter + 1}: {error}; {too_many_open_files()}') from error
         for hook in runner.hooks:
             if isinstance(hook, StopSignalHook):  # a signal to all processes may have ended a loader's worker
                 hook.stop_if_asked(runner)
