@@ -15,6 +15,7 @@ import gc
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +63,9 @@ def memory() -> Memory:
     return Memory(pages * os.sysconf('SC_PAGE_SIZE') / MB, malloc_in_use(), sys.getallocatedblocks())
 
 
-def measure(method: str, folder: Path, iterations: int, every: int) -> list[tuple[int, Memory]]:
+def measure(
+    method: str, folder: Path, iterations: int, every: int, told: Callable[[int, Memory], None] | None = None
+) -> list[tuple[int, Memory]]:
     """Train on synthetic frames and note the memory after every so many iterations.
 
     Args:
@@ -70,6 +73,7 @@ def measure(method: str, folder: Path, iterations: int, every: int) -> list[tupl
         folder: Where frames and run go.
         iterations: Length of the run.
         every: Iterations from one note to the next.
+        told: Called with each note as it is made.
     """
     write_synthetic(folder / 'data', labelled=5, unlabelled=7, test=3, size=(72, 96), seed=0)
     before = {name: os.environ.get(name) for name in ('MMSEG_ACL_DATA', 'MMSEG_ACL_WEIGHTS')}
@@ -80,6 +84,7 @@ def measure(method: str, folder: Path, iterations: int, every: int) -> list[tupl
         'default_hooks.checkpoint.interval': NEVER,
         'train_dataloader.num_workers': 0,
         'train_dataloader.persistent_workers': False,
+        'log_level': 'WARNING',
     }
     try:
         runner = build_runner(
@@ -94,6 +99,8 @@ def measure(method: str, folder: Path, iterations: int, every: int) -> list[tupl
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             if (runner.iter + 1) % every == 0:
                 found.append((runner.iter + 1, memory()))
+                if told:
+                    told(*found[-1])
 
     runner.register_hook(Note())
     train(runner)
@@ -112,12 +119,14 @@ def main() -> None:
     parser.add_argument('--every', type=int, default=50)
     args = parser.parse_args()
     vary()
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure(args.method, Path(folder), args.iterations, args.every)
+
+    def tell(iteration: int, found: Memory) -> None:
+        given = '' if found.in_use is None else f'{found.in_use:.2f}'
+        print(f'| {iteration} | {found.rss:.1f} | {given} | {found.blocks} |', flush=True)
+
     print('| iteration | held (MB) | given out (MB) | blocks |', '|---|---|---|---|', sep='\n')
-    for iteration, (rss, in_use, blocks) in found:
-        given = '' if in_use is None else f'{in_use:.2f}'
-        print(f'| {iteration} | {rss:.1f} | {given} | {blocks} |')
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(args.method, Path(folder), args.iterations, args.every, tell)
     late = [(iteration, memory) for iteration, memory in found if iteration >= min(100, args.iterations // 3)]
     for name in ('rss', 'in_use'):
         if getattr(late[0][1], name) is not None:
