@@ -36,9 +36,6 @@ $(STAMP): pyproject.toml requirements.txt constraints.txt
 	@echo '  installing torch, the OpenMMLab stack and the tools for tests ...'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --requirement requirements.txt --editable '.[dev]'
-	@# Its own pins exclude NumPy 2, which the stack needs and with which it works.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  --constraint constraints.txt pysodmetrics
 	@touch $@
 	@echo '  done.'
 

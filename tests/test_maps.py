@@ -111,7 +111,7 @@ def test_pranet_equals_pysodmetrics_on_noisy_maps(folders, tmp_path):
     )  # fmt: skip
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name] / 100 == pytest.approx(value, abs=1e-6), name
+        assert found[name] / 100 == pytest.approx(value, abs=1e-12), name
 
 
 @pytest.mark.parametrize('scale', [1, 255])

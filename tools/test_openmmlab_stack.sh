@@ -27,7 +27,6 @@ if [[ ! -e $stamp || requirements/openmmlab.txt -nt $stamp ]]; then
     sed -e 's/^mmcv==/mmcv-lite==/' -e '/^mmpretrain/d' requirements/openmmlab.txt >"$venv/requirements.txt"
     "$python" -m pip install --quiet --disable-pip-version-check "$(grep '^torch==' constraints.txt)" \
         --requirement "$venv/requirements.txt" pytest matplotlib prettytable rich scipy
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps "$(grep '^pysodmetrics==' constraints.txt)"
     # mmseg imports mmcv.ops whether or not it calls an operator, and that wants to find each of them.
     cat >"$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mmcv/_ext.py" <<'STAND_IN'
 """Stands in for mmcv's compiled operators, so that mmcv.ops can be imported."""

@@ -53,7 +53,6 @@ def evaluate_maps(
         FileNotFoundError: A folder does not exist, or a mask of the list or a map for a mask is missing.
         ValueError: A folder is empty, a map has no mask, two files have one name, a file cannot be read, or all
             masks are polyp everywhere.
-        ImportError: The protocol ``pranet`` needs pysodmetrics.
     """
     metric = PolypMetric(protocols, threshold=threshold)
     maps_dir, masks_dir = Path(maps_dir), Path(masks_dir)

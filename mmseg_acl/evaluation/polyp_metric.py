@@ -13,11 +13,11 @@ from mmseg.registry import METRICS
 
 from mmseg_acl.evaluation.calibration import brier_score, calibration_gaps, expected_calibration_error
 from mmseg_acl.evaluation.curves import areas_by_threshold, overlap, quantise
+from mmseg_acl.evaluation.structure import enhanced_alignment, structure_measure, weighted_f
 
 PROTOCOLS = ('image', 'pranet', 'dataset')
 # A polyp whose frame has a Dice below this, in percent, counts as missed.
 MISSED = 10
-INSTALL_PYSODMETRICS = 'pip install --no-deps pysodmetrics==1.4.4'
 
 
 class ImageScore(NamedTuple):
@@ -71,7 +71,7 @@ class PolypMetric(BaseMetric):
       Keys ``pranet/meanDic`` and ``pranet/meanIoU`` (mean over images and thresholds),
       ``pranet/maxDic`` and ``pranet/maxIoU`` (maximum of the curve of image means),
       ``pranet/Smeasure``, ``pranet/wFmeasure``, ``pranet/meanEm``, ``pranet/maxEm``, ``pranet/MAE``.
-      The last five come from the library pysodmetrics.
+      The last five are those of :mod:`mmseg_acl.evaluation.structure`.
     - ``'dataset'``: Dice and IoU from areas summed over the set; 100 where neither masks nor
       predictions have a pixel. Keys ``dataset/Dice``, ``dataset/IoU``.
 
@@ -86,7 +86,6 @@ class PolypMetric(BaseMetric):
 
     Raises:
         ValueError: If a protocol is unknown or the threshold is out of range.
-        ImportError: If ``'pranet'`` is asked for and pysodmetrics is not installed.
     """
 
     # Scores that hang on the images: whether there are any with a polyp, and any without.
@@ -112,8 +111,6 @@ class PolypMetric(BaseMetric):
             raise ValueError(
                 f'PolypMetric: protocol={protocol!r}, allowed are {", ".join(PROTOCOLS)}, one or a list of them'
             )
-        if 'pranet' in self.protocols:
-            _load_pysodmetrics()
         self.out_csv = out_csv
         self.per_image: list[ImageScore] = []
 
@@ -251,39 +248,15 @@ def _size(array: np.ndarray) -> str:
     return f'{array.shape[1]}x{array.shape[0]} (width x height)'
 
 
-def _load_pysodmetrics():
-    # Imported only where it is used: nothing but the protocol 'pranet' needs it.
-    try:
-        import py_sod_metrics
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "PolypMetric: protocol 'pranet' takes S-measure, weighted F-measure, E-measure and MAE "
-            f'from the package pysodmetrics, but {error.name} is not installed: '
-            f'{INSTALL_PYSODMETRICS} (without its dependencies: its pins exclude NumPy 2, with '
-            'which it works)'
-        ) from error
-    return py_sod_metrics
-
-
 def _score_pranet(probability: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``curves`` and ``structure`` of one image, see ``ImageResult``."""
-    library = _load_pysodmetrics()
     levels = quantise(probability)
     inside, predicted = areas_by_threshold(levels, mask)
-    dice, iou = overlap(inside, predicted, np.count_nonzero(mask), both_empty=0.0)
-
-    measures = {
-        'em': library.Emeasure(),
-        'sm': library.Smeasure(),
-        'wfm': library.WeightedFmeasure(),
-        'mae': library.MAE(),
-    }
-    found = {}
-    for name, measure in measures.items():
-        measure.step(pred=levels, gt=mask.astype(np.uint8) * 255)
-        found[name] = measure.get_results()[name]
-    curves = np.stack([dice, iou, found['em']['curve']])
-    structure = np.array([found['sm'], found['wfm'], found['mae']], dtype=np.float64)
+    area = np.count_nonzero(mask)
+    dice, iou = overlap(inside, predicted, area, both_empty=0.0)
+    curves = np.stack([dice, iou, enhanced_alignment(inside, predicted, area, mask.size)])
+    values = levels / 255
+    structure = np.array([structure_measure(values, mask), weighted_f(values, mask), np.abs(values - mask).mean()])
     return curves, structure
 
 

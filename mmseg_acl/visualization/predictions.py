@@ -20,6 +20,7 @@ from mmseg_acl.evaluation.cross_dataset import OWN, build_loaders, load_model
 from mmseg_acl.evaluation.curves import overlap
 from mmseg_acl.evaluation.polyp_metric import foreground_probability
 from mmseg_acl.models.networks import is_semi_supervised
+from mmseg_acl.shipped import shipped_path
 from mmseg_acl.visualization.pictures import read_image
 
 RUN_FORM = '[NAME=]CONFIG.py:CHECKPOINT.pth[@NETWORK]'
@@ -86,7 +87,7 @@ def parse_run(text: str) -> TrainedRun:
             f'{text!r} has not the form {RUN_FORM}, e.g. '
             'ACL-Net=configs/aclnet/mbv2_kvasir_eighth.py:work_dirs/aclnet/mbv2_kvasir_eighth/iter_1200.pth@teacher'
         )
-    name = match['name'] or Path(match['config']).resolve().parent.name
+    name = match['name'] or Path(shipped_path(match['config'])).resolve().parent.name
     return TrainedRun(name, match['config'], match['checkpoint'], match['network'])
 
 
