@@ -160,7 +160,7 @@ def test_a_loaders_process_that_goes_while_it_hands_over_a_batch(error):
     def fail():
         raise error
 
-    runner = SimpleNamespace(hooks=[], register_hook=lambda hook: None, train=fail, iter=1, work_dir='run')
+    runner = SimpleNamespace(hooks=[], register_hook=lambda hook: None, train=fail, iter=1, work_dir='run', rank=1)
     with pytest.raises(RunError, match='a process that loads images was killed at iteration 2 .*--resume'):
         train(runner)
 
@@ -245,7 +245,7 @@ def test_too_many_open_files_end_with_what_to_do(capsys):
     with pytest.raises(SystemExit) as stop, user_errors():
         raise error
     assert stop.value.code == 2 and '`ulimit -n 4096`' in capsys.readouterr().err
-    runner = SimpleNamespace(hooks=[], register_hook=lambda hook: None, train=fail, iter=1, work_dir='run')
+    runner = SimpleNamespace(hooks=[], register_hook=lambda hook: None, train=fail, iter=1, work_dir='run', rank=1)
     with pytest.raises(RunError, match='at iteration 2: .*frame.png.*`ulimit -n 4096`'):
         train(runner)
 
