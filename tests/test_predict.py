@@ -164,6 +164,22 @@ def test_an_image_a_glob_and_a_list_are_sources(frames, tmp_path):
         assert found.count == len(names) and [str(frame.name) for frame in found.frames] == names
 
 
+def test_a_list_may_have_absolute_and_relative_paths(frames, tmp_path, monkeypatch):
+    files = sorted(frames.rglob('*.png'))[:2]
+    monkeypatch.chdir(files[0].parent)
+    (tmp_path / 'list.txt').write_text(f'# two frames\n{files[0].name}\n\n{files[1]}\n')
+    source = find_frames(str(tmp_path / 'list.txt'))
+    assert [frame.name.name for frame in source.frames] == [file.stem for file in files]
+    for frame, file in zip(source.frames, files, strict=True):
+        np.testing.assert_array_equal(frame.read(), cv2.imread(str(file)))
+
+
+def test_a_video_without_frames_is_named(tmp_path):
+    cv2.VideoWriter(str(tmp_path / 'none.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48)).release()
+    with pytest.raises(ValueError, match=r'none.avi\W.*(no frame that can be decoded|cannot be opened)'):
+        list(find_frames(str(tmp_path / 'none.avi')).frames)
+
+
 def test_a_video_becomes_masks_and_a_video(run, frames, tmp_path):
     film = cv2.VideoWriter(str(tmp_path / 'film.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 12, (80, 64))
     for shift in range(5):

@@ -70,7 +70,8 @@ def find_frames(source: str, limit: int | None = None, entries: str | None = Non
 
     Raises:
         FileNotFoundError: There is nothing of that name, or nothing in it, or not all of the list.
-        ValueError: A camera without a limit, or a video that cannot be opened.
+        ValueError: A camera without a limit, or a video that cannot be opened. Of one without frames it is raised
+            where the first is asked for.
     """
     path = Path(source)
     if entries is not None and not path.is_dir():
@@ -123,12 +124,13 @@ def _files(source: str, path: Path) -> list[Path]:
             lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
         except UnicodeDecodeError as error:
             raise ValueError(f'{path} is no text in UTF-8 ({error}): save it as UTF-8') from error
-        found = [Path(line) for line in lines if line and not line.startswith('#')]
+        # Made absolute, so that a list may have both kinds.
+        found = [Path(line).absolute() for line in lines if line and not line.startswith('#')]
         missing = [file for file in found if not file.is_file()]
         if missing:
             raise FileNotFoundError(
-                f"{path} names {len(missing)} file(s) that do not exist, such as '{missing[0]}'; paths count from "
-                'the folder that the command is started in'
+                f"{path} names {len(missing)} file(s) that do not exist, such as '{missing[0]}'; relative paths "
+                'count from the folder that the command is started in'
             )
         if not found:
             raise FileNotFoundError(f'{path} names no file: it should have one path a line')
@@ -170,5 +172,7 @@ def _video(source: str | int, name: str, limit: int | None) -> Source:
             yield Frame(PurePosixPath(name, f'{number:06d}'), lambda image=image: image)
             number += 1
         capture.release()
+        if not number and limit != 0:
+            raise ValueError(f"'{source}' has no frame that can be decoded: is it complete?")
 
     return Source(frames(), known, capture.get(cv2.CAP_PROP_FPS) or 25.0)
