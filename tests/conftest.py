@@ -1,11 +1,13 @@
 """Fixtures that several test files share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from grid_tools import GridTools, describe_grid
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -13,6 +15,7 @@ from variation import is_varied, vary
 
 import mmseg_acl  # noqa: F401  registers the package's parts with mmseg
 from mmseg_acl.datasets import write_synthetic
+from mmseg_acl.experiments.grid import Experiment
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -77,3 +80,16 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('data')
     write_synthetic(root, labelled=5, unlabelled=7, test=3, size=(72, 96), seed=0)
     return root
+
+
+@pytest.fixture
+def describe(tmp_path: Path) -> Callable[..., Experiment]:
+    """Write a description of a grid with these entries and read it."""
+    return partial(describe_grid, tmp_path / 'grid.yaml')
+
+
+@pytest.fixture
+def tools(tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch) -> GridTools:
+    """Stand-ins for the tools that a grid calls."""
+    monkeypatch.setenv('MMSEG_ACL_DATA', str(synthetic_root))
+    return GridTools(tmp_path)

@@ -20,6 +20,7 @@ from statistics import mean
 import numpy as np
 import pytest
 import yaml
+from grid_tools import TINY, TRAIN
 from mmengine.config import Config
 
 from mmseg_acl.engine import load_config
@@ -30,114 +31,15 @@ from mmseg_acl.experiments.comparison import compare, holm
 from mmseg_acl.experiments.grid import read_experiment
 from mmseg_acl.experiments.identity import fingerprint
 from mmseg_acl.experiments.records import find_trained, folder_for, read_record, whole_log, write_record
-from mmseg_acl.experiments.runner import Settings, fill_template, run_experiment, show_status
+from mmseg_acl.experiments.runner import fill_template, run_experiment, show_status
 from mmseg_acl.experiments.tables import fill_table, read_paper, write_tables
 from mmseg_acl.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
-TINY = ROOT / 'tests' / 'configs'
 LAPTOP = ROOT / 'configs' / 'aclnet' / 'mbv2_kvasir_eighth.py'
 DESCRIPTIONS = sorted((ROOT / 'configs' / 'experiments').glob('*.yaml'))
 # What stands in results/laptop.
 LAPTOP_GRIDS = ('labels', 'decomposition', 'laptop', 'foreign', 'sequences', 'black_frames')
-
-# Eight iterations, the checkpoints at 4 and 8. Beside it lies what a seed is to do, such as to fail.
-TRAIN = """
-import json, pathlib, signal, sys, time
-args = sys.argv[1:]
-here, folder = pathlib.Path(__file__).parent, pathlib.Path(args[args.index('--work-dir') + 1])
-seed = args[args.index('--seed') + 1]
-with (here / 'calls.txt').open('a') as calls:
-    calls.write(json.dumps(['train', seed, '--resume' in args, args]) + '\\n')
-todo = json.loads((here / 'todo.json').read_text()).get(seed, '')
-log = folder / ('2' if '--resume' in args else '1') / 'vis_data' / 'scalars.json'
-log.parent.mkdir(parents=True, exist_ok=True)
-
-def steps(numbers):
-    with log.open('a') as lines:
-        lines.writelines(json.dumps(dict(step=n, loss=1.0)) + '\\n' for n in numbers)
-
-if todo == 'fail':
-    print('first line'), print('the disk is on fire', file=sys.stderr), sys.exit(3)
-if '--resume' in args:
-    assert (folder / 'iter_4.pth').exists()
-    steps(range(5, 9))
-else:
-    steps(range(1, 6))
-    (folder / 'iter_4.pth').write_text('half')
-    if todo == 'stop once':
-        sys.exit(143)
-    if todo == 'wait for a signal':
-        def save(*_):
-            (here / 'signalled').touch()
-            sys.exit(143)
-        signal.signal(signal.SIGTERM, save)
-        (here / 'waiting').touch()
-        signal.pause()
-    if todo.startswith('meet'):
-        (here / f'here_{seed}').touch()
-        for _ in range(2000):
-            if (here / f'here_{todo.split()[1]}').exists():
-                break
-            time.sleep(0.01)
-        else:
-            sys.exit('nobody came')
-    steps(range(6, 9))
-(folder / 'iter_8.pth').write_text('whole')
-"""
-TEST = """
-import csv, json, pathlib, sys
-args = sys.argv[1:]
-out = pathlib.Path(args[args.index('--out') + 1])
-out.mkdir(parents=True, exist_ok=True)
-assert pathlib.Path(args[1]).read_text() == 'whole'
-here = pathlib.Path(__file__).parent
-with (here / 'calls.txt').open('a') as calls:
-    calls.write(json.dumps(['test', args[1], False, args]) + '\\n')
-sets = args[args.index('--datasets') + 1:args.index('--protocol')]
-results = {name: dict(student=dict(image=dict(mDice=50.0, mIoU=40.0))) for name in sets}
-(out / 'results.json').write_text(json.dumps(results))
-(out / 'per_image.csv').write_text('set,network,image,dice,iou\\n' + ''.join(f'{n},student,a,50,40\\n' for n in sets))
-"""
-
-
-@pytest.fixture
-def describe(tmp_path):
-    """Write a description with these entries and read it."""
-
-    def write(*runs, **rest):
-        runs = runs or (dict(config=f'{TINY}/{{method}}.py', method=['supervised'], seeds=[0, 1]),)
-        file = tmp_path / 'grid.yaml'
-        file.write_text(yaml.safe_dump(dict(runs=list(runs), **{'test_sets': 'synthetic', **rest})))
-        return read_experiment(file)
-
-    return write
-
-
-@pytest.fixture
-def tools(tmp_path, synthetic_root, monkeypatch):
-    """A folder with the stand-ins; a function that makes settings; and one that reads what was called."""
-    monkeypatch.setenv('MMSEG_ACL_DATA', str(synthetic_root))
-    folder = tmp_path / 'tools'
-    folder.mkdir()
-    (folder / 'train.py').write_text(TRAIN)
-    (folder / 'test.py').write_text(TEST)
-
-    class Tools:
-        root = folder
-
-        @staticmethod
-        def settings(todo: dict | None = None, **changes) -> Settings:
-            (folder / 'todo.json').write_text(json.dumps(todo or {}))
-            (folder / 'calls.txt').write_text('')
-            usual = dict(tools=folder, work_root=tmp_path / 'work', results=tmp_path / 'results', poll=0.01)
-            return Settings(**{**usual, **changes})
-
-        @staticmethod
-        def calls() -> list[list]:
-            return [json.loads(line) for line in (folder / 'calls.txt').read_text().splitlines()]
-
-    return Tools
 
 
 def leave(config: Config, file: Path) -> None:

@@ -15,9 +15,9 @@ EXAMPLES = """examples:
   python tools/experiments.py run configs/experiments/laptop.yaml --jobs 2
   python tools/experiments.py run configs/experiments/paper_table2.yaml --jobs 4 \\
       --command 'env CUDA_VISIBLE_DEVICES={slot} {python} {command}'
+  JOB='sbatch --requeue --open-mode=append --gres=gpu:1 -J {name} -o {log} --wrap "exec {python} {command}"'
   python tools/experiments.py run configs/experiments/paper_table2.yaml --jobs 50 \\
-      --command 'sbatch --wait --gres=gpu:1 -J {name} -o {log} --wrap "{python} {command}"' \\
-      --test-command 'sbatch --wait --gres=gpu:1 -J {name} -o {log} --wrap "{python} {command}"'
+      --command "$JOB" --test-command "$JOB"
   python tools/experiments.py run configs/experiments/paper_table2.yaml \\
       --command 'torchrun --nproc_per_node 4 {command} --launcher pytorch'
   python tools/experiments.py status configs/experiments/laptop.yaml
@@ -25,8 +25,10 @@ EXAMPLES = """examples:
   python tools/experiments.py migrate results/laptop
   python tools/experiments.py documents README.md results/laptop/*.md
 
-The same command, given again, goes on where it stopped. Data sets are looked for in $MMSEG_ACL_DATA (else data/),
-pre-trained weights in $MMSEG_ACL_WEIGHTS. On a CPU set OMP_NUM_THREADS to the cores that each run may have."""
+The same command, given again, goes on where it stopped. Jobs of Slurm are known by their sbatch: Ctrl-C cancels
+them, and the next call waits for those that an earlier one has left. Data sets are looked for in $MMSEG_ACL_DATA
+(else data/), pre-trained weights in $MMSEG_ACL_WEIGHTS. On a CPU set OMP_NUM_THREADS to the cores that each run may
+have."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,7 +54,7 @@ def parse_args() -> argparse.Namespace:
         metavar='T',
         help='how to start a training: {command} is tools/train.py with its arguments, {python} this interpreter, '
         '{name} the name of the run, {log} the file for what is printed, {slot} a number from 0 to K-1; it has to '
-        'wait for the end (default: %(default)s)',
+        'wait for the end, unless it is sbatch (default: %(default)s)',
     )
     run.add_argument(
         '--test-command', default=LOCAL, metavar='T', help='the same for tools/test.py (default: %(default)s)'

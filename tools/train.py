@@ -24,7 +24,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', nargs='?', help='config file, e.g. configs/aclnet/r50_kvasir_quarter.py')
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/METHOD/CONFIG)')
-    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the work dir')
+    resume = parser.add_mutually_exclusive_group()
+    resume.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the work dir')
+    resume.add_argument(
+        '--auto-resume',
+        action='store_true',
+        help='the same where there is a checkpoint, else start: for jobs that a scheduler may start again',
+    )
     parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bfloat16 on a CPU')
     parser.add_argument(
         '--iters',
@@ -83,7 +89,7 @@ def write_own_config(args: argparse.Namespace) -> str:
     )
     chosen = {name: getattr(args, name) for name in ('method', 'network', 'size', 'iters')}
     choices = Choices(**{name: value for name, value in chosen.items() if value is not None})
-    path, why = prepare_own_run(request, choices, args.work_dir, args.resume)
+    path, why = prepare_own_run(request, choices, args.work_dir, args.resume or args.auto_resume)
     print('\n'.join(why), flush=True)
     return str(path)
 
@@ -98,7 +104,7 @@ def main() -> None:
             seed=args.seed,
             amp=args.amp,
             launcher=args.launcher,
-            resume=args.resume,
+            resume='auto' if args.auto_resume else args.resume,
             iters=args.iters if args.config else None,  # else it stands in the config
         )
         if args.tracker:

@@ -104,7 +104,7 @@ def read_experiment(path: str | Path) -> Experiment:
         FileNotFoundError: The description or a config is missing.
         ValueError: A key or value is none that a description has; the message says which are.
     """
-    file = Path(shipped_path(path))
+    file = Path(shipped_path(str(path)))
     if not file.is_file():
         raise FileNotFoundError(
             f'no description at {path}; those that come with the project lie in configs/experiments'

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
@@ -21,6 +21,8 @@ from mmseg_acl.datasets.polyp import DATA_ROOT_VARIABLE
 from mmseg_acl.engine.start.work_dir import in_use
 from mmseg_acl.errors import RunError, Stopped
 from mmseg_acl.evaluation.cross_dataset import OWN, present_sets
+from mmseg_acl.evaluation.result_files import RESULTS
+from mmseg_acl.experiments.commands import Printed, Process
 from mmseg_acl.experiments.grid import Experiment, Run
 from mmseg_acl.experiments.records import (
     TEST,
@@ -37,6 +39,7 @@ from mmseg_acl.experiments.records import (
     spent_seconds,
     write_record,
 )
+from mmseg_acl.experiments.slurm import BusyError, Memory, Queue, SlurmError, SlurmJob, Standing, submits
 from mmseg_acl.numerics import NUMERICS
 
 LOCAL = '{python} {command}'
@@ -59,6 +62,7 @@ class Settings:
         reuse: Folders with runs of ``tools/train.py`` that need not be repeated.
         report_every: Seconds between two lines about the progress.
         poll: Seconds between two looks at the running commands.
+        ask_every: Seconds between two questions to a cluster about its jobs.
     """
 
     tools: Path
@@ -70,6 +74,7 @@ class Settings:
     reuse: tuple[Path, ...] = ()
     report_every: float = 60.0
     poll: float = 0.5
+    ask_every: float = 15.0
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
@@ -89,22 +94,28 @@ class Job:
         stage: ``train`` or ``test``.
         folder: The run's own folder.
         trained: Where its checkpoints are; another folder where a finished training was found.
+        command: What was started.
+        printed: What it prints, by the tool first.
     """
 
     run: Run
     stage: str
     folder: Path
     trained: Path
-    process: subprocess.Popen | None = None
+    command: Process | SlurmJob | None = None
     slot: int = 0
-    started: float = 0.0
     first_iteration: int = 0
-    log_start: int = 0
+    printed: tuple[Printed, ...] = ()
 
     @property
     def log(self) -> Path:
-        """What the command prints."""
+        """What the tool prints."""
         return self.folder / f'{self.stage}.log'
+
+    @property
+    def launch_log(self) -> Path:
+        """What a command prints that has the tool write its log itself."""
+        return self.folder / 'launch.log'
 
     @property
     def iteration(self) -> int:
@@ -140,10 +151,11 @@ def run_experiment(experiment: Experiment, settings: Settings) -> None:
 
     A run is done when its results, on all of the experiment's test sets that are at hand, lie below
     ``settings.results``: runs are told by the hash of their config and their seed, not by the folder's name. One that
-    was interrupted goes on from its last checkpoint. A run that fails is reported and the others go on.
+    was interrupted goes on from its last checkpoint. A run that fails is reported and the others go on. A job of
+    Slurm that an earlier call has left is waited for.
 
     Raises:
-        ValueError: No test set of the experiment is at hand.
+        ValueError: No test set of the experiment is at hand, or nobody says how an earlier call's job stands.
         RunError: Some run failed; the message has the end of its log.
         Stopped: By Ctrl-C or SIGTERM, after the commands under way have been stopped in order.
     """
@@ -187,6 +199,7 @@ def show_status(experiment: Experiment, results: Path, work_root: Path) -> str:
     table = PrettyTable(['run', 'state', 'iteration', 'scored on'], title=experiment.title)
     table.align = 'l'
     done, work = recorded(results), recorded(work_root)
+    queue = Queue(math.inf)
     counts: dict[str, int] = {}
     for run in experiment.distinct:
         folder = work.get(run.key)
@@ -198,6 +211,8 @@ def show_status(experiment: Experiment, results: Path, work_root: Path) -> str:
             state = 'not begun'
         elif in_use(folder):
             state = 'running'
+        elif standing := _standing(folder, queue):
+            state = standing.state.lower()
         else:
             state = read_record(folder).get('state', 'interrupted')
             # What was done has no sound results any more.
@@ -207,6 +222,16 @@ def show_status(experiment: Experiment, results: Path, work_root: Path) -> str:
         table.add_row([run.name, state, f'{iteration} of {run.max_iters}', ' '.join(scored)])
     lines = [table.get_string(), ', '.join(f'{count} {state}' for state, count in counts.items())]
     return '\n'.join([*lines, *_left_out(experiment, (results, work_root))])
+
+
+def _standing(folder: Path, queue: Queue) -> Standing | None:
+    """How the job that a folder remembers stands; None where there is none that may still run."""
+    memory = Memory.read(folder)
+    if memory is None:
+        return None
+    queue.look()
+    standing = Standing('UNKNOWN') if queue.fault else queue[memory.number]
+    return standing if standing and not standing.over else None
 
 
 def _left_out(experiment: Experiment, roots: Iterable[Path]) -> list[str]:
@@ -229,6 +254,7 @@ class _Runner:
         self.done = 0
         self.active: list[Job] = []
         self.waiting: deque[Job] = deque()
+        self.queue = Queue(settings.ask_every)
         self.began = self.reported = 0.0
         self.iterations_done = 0
 
@@ -240,7 +266,7 @@ class _Runner:
             while self.waiting or self.active:
                 self._start_waiting()
                 time.sleep(self.settings.poll)
-                for job in [job for job in self.active if job.process.poll() is not None]:
+                for job in [job for job in self.active if job.command.ended()]:
                     self._end(job)
                 if time.monotonic() - self.reported >= self.settings.report_every:
                     self._report()
@@ -279,8 +305,8 @@ class _Runner:
             missing = set(sets) - scored
             if not missing:
                 self.done += 1
-            elif in_use(folder):
-                _say(f'{run.name}: left out, another process is training it')
+            elif self._is_under_way(Job(run, TRAIN, folder, source)):
+                pass
             elif final_checkpoint(source, run):
                 self.waiting.append(Job(run, TEST, folder, source))
             elif scored:
@@ -288,12 +314,36 @@ class _Runner:
                 _say(f'{run.name}: done, but not scored on {", ".join(sorted(missing))}: its checkpoint is gone')
             else:
                 self.waiting.append(Job(run, TRAIN, folder, folder))
+        under_way = f'{len(self.active)} under way, ' if self.active else ''
         _say(
-            f'{self.experiment.title}: {len(runs)} runs, {self.done} done, {len(self.waiting)} to do, '
+            f'{self.experiment.title}: {len(runs)} runs, {self.done} done, {under_way}{len(self.waiting)} to do, '
             f'{settings.jobs} at a time, in {settings.work_root}'
         )
         for line in _left_out(self.experiment, (settings.results, settings.work_root)):
             _say(line)
+
+    def _is_under_way(self, job: Job) -> bool:
+        """Whether somebody works on a run already; a job of Slurm that an earlier call has left is waited for."""
+        name = job.run.name
+        try:
+            job.command = SlurmJob.recall(job.folder, self.queue)
+        except BusyError:
+            _say(f'{name}: left out, another process waits for its job')
+            return True
+        if job.command is None:
+            if in_use(job.folder):
+                _say(f'{name}: left out, another process is training it')
+                return True
+            return False
+        job.stage = job.command.stage
+        job.first_iteration = job.iteration
+        if job.command.ended():
+            self._note_time(job)
+            return False
+        job.printed = Printed(job.log), Printed(job.launch_log)
+        self.active.append(job)
+        _say(f'{name}: {job.stage}.py goes on as job {job.command.number} of Slurm, log in {job.log}')
+        return True
 
     def _sets(self, run: Run) -> list[str]:
         present = [*present_sets(run.config), OWN]
@@ -308,20 +358,23 @@ class _Runner:
                 self._start(job)
             except OSError as error:
                 self._fail(job, f'could not be started: {error}')
+            except BusyError:
+                _say(f'{job.run.name}: left out, another process waits for its job')
 
     def _start(self, job: Job) -> None:
         run, settings = job.run, self.settings
         write_record(job.folder, run, state='started')
         template = settings.command if job.stage == TRAIN else settings.test_command
         words = fill_template(template, self._command(job), job.log, run.name, job.slot)
-        # Where the command writes its log itself, what starts it needs a file of its own.
-        own_log = job.folder / 'launch.log' if '{log}' in template else job.log
-        job.log_start = own_log.stat().st_size if own_log.is_file() else 0
-        with own_log.open('ab') as output:
-            job.process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
-        job.started = time.monotonic()
+        # Where the tool writes its log itself, what starts it needs a file of its own.
+        output = job.launch_log if '{log}' in template else job.log
+        job.printed = tuple(map(Printed.from_now, dict.fromkeys((job.log, output))))
+        if job.stage == TEST:  # or what an earlier test has left would be taken for the scores of this one
+            (job.folder / TEST / RESULTS).unlink(missing_ok=True)
+        if submits(template):
+            job.command = SlurmJob.submit(words, job.folder, job.stage, output, self.queue)
+        else:
+            job.command = Process(words, output)
         self.active.append(job)
         at = f', from iteration {job.first_iteration}' if job.stage == TRAIN and job.first_iteration else ''
         _say(f'{run.name}: {job.stage}.py started{at}, log in {job.log}')
@@ -331,49 +384,57 @@ class _Runner:
         run, tools = job.run, self.settings.tools
         config, options = os.path.relpath(run.path), (['--cfg-options', *run.options] if run.options else [])
         if job.stage == TRAIN:
-            resume = ['--resume'] if job.first_iteration else []
-            where = ['--work-dir', str(job.folder), '--seed', str(run.seed)]
-            return [os.path.relpath(tools / 'train.py'), config, *where, *resume, *options]
+            # A scheduler may start the command again, after it has left a checkpoint.
+            where = ['--work-dir', str(job.folder), '--seed', str(run.seed), '--auto-resume']
+            return [os.path.relpath(tools / 'train.py'), config, *where, *options]
         checkpoint = str(final_checkpoint(job.trained, run))
         how = ['--datasets', *self._sets(run), '--protocol', *self.experiment.protocols]
         out = ['--out', str(job.folder / TEST)]
         return [os.path.relpath(tools / 'test.py'), config, checkpoint, *how, *out, *options]
 
     def _end(self, job: Job) -> None:
-        """See to a command that has ended."""
-        run, status = job.run, job.process.returncode
+        """See to a command that has ended: what it left counts, whatever its status says."""
+        run, fault = job.run, job.command.fault
         self.active.remove(job)
         if job.stage == TRAIN:
             self.iterations_done += job.iteration - job.first_iteration
-            seconds = spent_seconds(job.folder) + time.monotonic() - job.started
-            write_record(job.folder, run, seconds=round(seconds))
-        if status:
-            self._fail(job, f'ended with {_status_name(status)}')
-        elif job.stage == TRAIN and not final_checkpoint(job.folder, run):
-            self._fail(job, f'ended well, but left no iter_{run.max_iters}.pth (a template has to wait for the end)')
-        elif job.stage == TRAIN:
-            self.waiting.appendleft(Job(run, TEST, job.folder, job.folder))
-        elif not set(self._sets(run)) <= scored_sets(job.folder / TEST):
-            self._fail(job, f'ended well, but left no scores in {job.folder / TEST}')
+            self._note_time(job)
+            is_complete = final_checkpoint(job.folder, run) is not None
         else:
-            write_record(job.folder, run, state='done')
-            results = folder_for(self.settings.results, run)
-            collect(job.trained, job.folder, results, run)
-            if not set(self._sets(run)) <= scored_sets(results):  # such as a log with losses that are no numbers
-                self._fail(job, f'ended well, but what it left in {results} is not sound')
-                return
-            self.done += 1
-            _say(f'{run.name}: done')
-            self._report()
+            is_complete = set(self._sets(run)) <= scored_sets(job.folder / TEST)
+        if is_complete and fault:
+            _say(f'{run.name}: {job.stage}.py {fault}, but has left all that it was to')
+        if is_complete and job.stage == TRAIN:
+            self.waiting.appendleft(Job(run, TEST, job.folder, job.folder))
+        elif is_complete:
+            self._finish(job)
+        else:
+            missing = f'no iter_{run.max_iters}.pth (a template has to wait for the end)'
+            missing = missing if job.stage == TRAIN else f'no scores in {job.folder / TEST}'
+            self._fail(job, fault or f'ended well, but left {missing}')
+
+    def _finish(self, job: Job) -> None:
+        """Keep what a run has brought."""
+        run = job.run
+        write_record(job.folder, run, state='done')
+        results = folder_for(self.settings.results, run)
+        collect(job.trained, job.folder, results, run)
+        if not set(self._sets(run)) <= scored_sets(results):  # such as a log with losses that are no numbers
+            self._fail(job, f'ended well, but what it left in {results} is not sound')
+            return
+        self.done += 1
+        _say(f'{run.name}: done')
+        self._report()
+
+    def _note_time(self, job: Job) -> None:
+        if job.stage == TRAIN:
+            write_record(job.folder, job.run, seconds=round(spent_seconds(job.folder) + job.command.seconds))
 
     def _fail(self, job: Job, reason: str) -> None:
         write_record(job.folder, job.run, state='failed')
-        launch = job.folder / 'launch.log'
-        log = job.log if job.log.is_file() and job.log.stat().st_size or not launch.is_file() else launch
-        text = log.read_bytes() if log.is_file() else b''
-        # What earlier tries printed stands before.
-        text = text[job.log_start :] if len(text) > job.log_start else text
-        lines = text.decode(errors='replace').replace('\r', '\n').splitlines()[-SHOWN_LINES:]
+        told = [(printed.path, text) for printed in job.printed if (text := printed.read()).strip()]
+        log, text = told[0] if told else (job.log, '')
+        lines = text.replace('\r', '\n').splitlines()[-SHOWN_LINES:]
         self.failures.append(Failure(job.run, job.stage, reason, log, lines))
         _say(f'FAILED {self.failures[-1]}')
 
@@ -383,7 +444,9 @@ class _Runner:
         counts = [f'{self.done} of {len(self.experiment.distinct)} done']
         counts += [f'{len(self.failures)} failed'] if self.failures else []
         running = [
-            f'{job.run.name} ' + (f'{job.iteration}/{job.run.max_iters}' if job.stage == TRAIN else 'being tested')
+            f'{job.run.name} '
+            + (f'{job.iteration}/{job.run.max_iters}' if job.stage == TRAIN else 'being tested')
+            + (f', {job.command.waits_for}' if job.command.waits_for else '')
             for job in self.active
         ]
         _say('; '.join([', '.join(counts), *running, self._expected_end()]))
@@ -409,27 +472,21 @@ class _Runner:
         _say(f'stopping {len(self.active)} commands (Ctrl-C again: at once)')
         try:
             for job in self.active:
-                _signal(job, signal.SIGTERM)
-            for job in self.active:
-                job.process.wait()
+                try:
+                    job.command.stop()
+                except SlurmError as error:
+                    _say(f'{job.run.name}: {error}')
+            while not all([job.command.ended() for job in self.active]):
+                time.sleep(self.settings.poll)
         except (KeyboardInterrupt, Stopped):
             for job in self.active:
-                _signal(job, signal.SIGKILL)
-                job.process.wait()
-
-
-def _signal(job: Job, number: int) -> None:
-    """To the whole group: a command may be a shell or a launcher of several processes."""
-    if job.process.poll() is None:
-        os.killpg(job.process.pid, number)
+                job.command.kill()
+        for job in self.active:
+            self._note_time(job)
 
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:
     raise Stopped('stopped', number)
-
-
-def _status_name(status: int) -> str:
-    return f'status {status}' if status > 0 else f'signal {signal.Signals(-status).name}'
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine.config import Config, DictAction
@@ -33,7 +33,7 @@ from mmseg_acl.engine.start.cpu_precision import say_what_bfloat16_costs
 from mmseg_acl.engine.start.open_files import prepare_open_files, too_many_open_files
 from mmseg_acl.engine.start.reading import CheckpointReader
 from mmseg_acl.engine.start.rehearsal import rehearse
-from mmseg_acl.engine.start.resume import prepare_resume
+from mmseg_acl.engine.start.resume import has_checkpoint, prepare_resume
 from mmseg_acl.engine.start.run_config import RunConfig
 from mmseg_acl.engine.start.section_types import check_section_types
 from mmseg_acl.engine.start.validation_rehearsal import rehearse_validation
@@ -99,7 +99,7 @@ def load_config(
     seed: int | None = None,
     amp: bool = False,
     launcher: str = 'none',
-    resume: bool = False,
+    resume: bool | Literal['auto'] = False,
     iters: int | None = None,
 ) -> Config:
     """Read a config and lay the command line over it.
@@ -111,7 +111,7 @@ def load_config(
         seed: Overrides ``randomness.seed``.
         amp: Mixed precision: fp16 on a GPU, bfloat16 on a CPU.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        resume: Go on from the last checkpoint in ``work_dir``.
+        resume: Go on from the last checkpoint in ``work_dir``; ``'auto'``: if it has one.
         iters: Length of the run; all that counts iterations is scaled with it (:mod:`mmseg_acl.phases`).
 
     Raises:
@@ -146,6 +146,8 @@ def load_config(
             raise ValueError(f'--amp: {path} has no optim_wrapper')
         kind = 'AmpOptimWrapper' if torch.cuda.is_available() else 'BFloat16OptimWrapper'
         config.optim_wrapper.type = kind
+    if resume == 'auto':
+        resume = has_checkpoint(config)
     if resume:
         config.resume, config.load_from = True, None
     if config.get('model') is not None:

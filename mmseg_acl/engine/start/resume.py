@@ -63,6 +63,11 @@ def prepare_resume(config: Config, read: Callable[[Path], dict] = read_checkpoin
     return found
 
 
+def has_checkpoint(config: Config) -> bool:
+    """Whether a run has left a checkpoint, whole or not, in the folders that a config names."""
+    return any(_candidates(Path(config.work_dir), _other_folder(config)))
+
+
 def last_whole_checkpoint(
     work_dir: str | Path,
     out_dir: Path | None = None,

@@ -54,39 +54,39 @@ def in_use(work_dir: str | Path) -> bool:
     folder = Path(work_dir).absolute()
     if folder in _held or not (folder / LOCK).is_file():
         return False
-    probe = _lock_of(folder)
-    taken = _take(probe)
-    probe.release()
-    return not taken
+    probe = take_lock(folder / LOCK)
+    if probe is not None:
+        probe.release()
+    return probe is None
+
+
+def take_lock(file: Path) -> FileLock | None:
+    """Take a lock; on a file system without locks it always is free.
+
+    Returns:
+        The lock, which ends with the process at the latest; None where somebody else has it.
+
+    Raises:
+        OSError: The lock file cannot be opened.
+    """
+    # Without the fallback, which a killed run would leave behind for the next to stumble over.
+    lock = FileLock(file, fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return lock
 
 
 def _lock(folder: Path) -> None:
     if folder in _held:
         return
-    lock = _lock_of(folder)
-    if not _take(lock):
+    lock = take_lock(folder / LOCK)
+    if lock is None:
         raise ValueError(
             f'another run is writing to the work dir {folder}: wait for its end, or give another --work-dir'
         )
     _held[folder] = lock
-
-
-def _lock_of(folder: Path) -> FileLock:
-    # Without the fallback, which a killed run would leave behind for the next to stumble over.
-    return FileLock(folder / LOCK, fallback_to_soft=False)
-
-
-def _take(lock: FileLock) -> bool:
-    """Take a lock if it is free; on a file system without locks it always is.
-
-    Raises:
-        OSError: The lock file cannot be opened.
-    """
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return False
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    return True
