@@ -60,6 +60,8 @@ WARNED_NOISE = (
 LOGGED_NOISE = (
     r'The prefix is not set in metric class',
     r'"FileClient" will be deprecated in future',
+    # Said also of a database in the work dir.
+    r'Please make sure that the mlflow server is running',
     r'"HardDiskBackend" is the alias of "LocalBackend"',
 )
 

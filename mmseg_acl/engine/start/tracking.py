@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ class Tracker(NamedTuple):
     """A tracking program.
 
     Attributes:
-        backend: mmengine's name for it.
+        backend: What writes for it, by its name in the registry.
         module: The library that it needs.
     """
 
@@ -24,9 +25,10 @@ class Tracker(NamedTuple):
 TRACKERS = {
     'tensorboard': Tracker('TensorboardVisBackend', 'tensorboard'),
     'wandb': Tracker('WandbVisBackend', 'wandb'),
-    'mlflow': Tracker('MLflowVisBackend', 'mlflow'),
+    'mlflow': Tracker('MLflowPictureBackend', 'mlflow'),
 }
 PROJECT = 'mmseg_acl'
+MLFLOW_DATABASE = 'mlflow.db'
 
 
 def add_tracker(config: Config, name: str) -> None:
@@ -51,8 +53,22 @@ def add_tracker(config: Config, name: str) -> None:
     settings: dict[str, dict[str, Any]] = {
         'tensorboard': {},
         'wandb': dict(init_kwargs=dict(project=PROJECT, name=run)),
-        'mlflow': dict(exp_name=PROJECT, run_name=run),
+        'mlflow': dict(exp_name=PROJECT, run_name=run, **_mlflow_store(Path(config.work_dir))),
     }
     present = list(config.visualizer.get('vis_backends') or [])
     if not any(backend['type'] == tracker.backend for backend in present):
         config.visualizer.vis_backends = [*present, dict(type=tracker.backend, **settings[name])]
+
+
+def _mlflow_store(work_dir: Path) -> dict[str, str]:
+    """Where MLflow writes: to the server that the environment names, else to a database in the work dir.
+
+    MLflow 3 has given up its store of plain files, which mmengine would take.
+    """
+    if uri := os.environ.get('MLFLOW_TRACKING_URI'):
+        return dict(tracking_uri=uri)
+    folder = work_dir.absolute()
+    return dict(
+        tracking_uri=f'sqlite:///{(folder / MLFLOW_DATABASE).as_posix()}',
+        artifact_location=(folder / 'mlflow').as_uri(),
+    )
