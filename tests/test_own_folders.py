@@ -158,7 +158,11 @@ LAYOUTS = [
     Layout(
         'six images',
         lambda r: pairs(r / 'L', 6),
-        ('validation: none, 6 labelled images are fewer than 20', 'the last checkpoint counts'),
+        (
+            'validation: none, 6 labelled images are fewer than 20',
+            'the last checkpoint counts',
+            'test: none (--test); nothing is scored',
+        ),
         0,
     ),
     Layout(

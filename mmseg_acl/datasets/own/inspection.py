@@ -149,7 +149,8 @@ def _decide(request: Request, found: dict[str, Found], coding: Coding) -> OwnDat
     if others['test']:
         why.append(f'test: {len(others["test"])} images of {request.test[0]}; tools/test.py scores them')
     else:
-        why.append('test: none (--test); the validation says how it goes, but chooses the best checkpoint, too')
+        scored = 'the validation says how it goes, but chooses the best checkpoint, too'
+        why.append(f'test: none (--test); {scored if validation else "nothing is scored"}')
     unlabelled = _unlabelled(request, labelled, [*train, *validation, *others['test']], why)
     left_out = [text for part in found.values() for text in part.left_out]
     if left_out:
