@@ -187,22 +187,54 @@ class MortalHook(Hook):
 
 @pytest.mark.trained
 @pytest.mark.slow
-def test_a_lost_process_ends_the_job_and_its_run_is_resumed(two_processes, synthetic_root, tmp_path, monkeypatch):
-    (tmp_path / 'mortal.py').write_text(MORTAL)
-    config, work_dir = tmp_path / 'config.py', tmp_path / 'run'
-    config.write_text(
-        f"_base_ = '{CONFIGS / 'aclnet.py'}'\n"
-        f'model = dict(segmentor=dict(decode_head=dict(init_cfg={OPINIONS})))\n'
-        "custom_imports = dict(imports=['mmseg_acl', 'mortal'])\n"
-        "custom_hooks = [*_base_.custom_hooks, dict(type='MortalHook')]\n"
-    )
-    command = [ROOT / 'tools' / 'dist_train.sh', config, 2, '--work-dir', work_dir]
-    done = call(command, environment(synthetic_root, tmp_path, MORTAL='yes'))
+def test_a_lost_process_of_two_networks_that_compete_ends_the_other(synthetic_root, tmp_path):
+    """CAFD's two optimizers talk to the other process more often than one does."""
+    done, work_dir = lose_a_process('cafd', '', synthetic_root, tmp_path, MORTAL='yes')
     assert done.returncode != 0
     assert 'Signal 9 (SIGKILL)' in done.stderr and 'rank      : 1' in done.stderr
     assert [path.name for path in work_dir.glob('*.pth')] == ['iter_4.pth']
+    assert processes_with(work_dir) == []
 
-    done = call([*command, '--resume'], environment(synthetic_root, tmp_path))
+
+def lose_a_process(
+    method: str, more: str, data: Path, folder: Path, *options: str, **settings: str
+) -> tuple[subprocess.CompletedProcess, Path]:
+    """Train in two processes, of which the second is killed at iteration 6 if ``MORTAL`` is set."""
+    (folder / 'mortal.py').write_text(MORTAL)
+    config, work_dir = folder / 'config.py', folder / 'run'
+    config.write_text(
+        f"_base_ = '{CONFIGS / f'{method}.py'}'\n{more}"
+        "custom_imports = dict(imports=['mmseg_acl', 'mortal'])\n"
+        "custom_hooks = [*_base_.custom_hooks, dict(type='MortalHook')]\n"
+    )
+    command = [ROOT / 'tools' / 'dist_train.sh', config, 2, '--work-dir', work_dir, *options]
+    return call(command, environment(data, folder, **settings)), work_dir
+
+
+def processes_with(work_dir: Path) -> list[str]:
+    """Command lines of running processes that name a work dir."""
+    found = []
+    for path in Path('/proc').glob('[0-9]*/cmdline'):
+        try:
+            command = path.read_bytes().decode(errors='replace')
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            continue
+        if str(work_dir) in command:
+            found.append(command.replace('\0', ' '))
+    return found
+
+
+@pytest.mark.trained
+@pytest.mark.slow
+def test_a_lost_process_ends_the_job_and_its_run_is_resumed(two_processes, synthetic_root, tmp_path, monkeypatch):
+    opinions = f'model = dict(segmentor=dict(decode_head=dict(init_cfg={OPINIONS})))\n'
+    done, work_dir = lose_a_process('aclnet', opinions, synthetic_root, tmp_path, MORTAL='yes')
+    assert done.returncode != 0
+    assert 'Signal 9 (SIGKILL)' in done.stderr and 'rank      : 1' in done.stderr
+    assert [path.name for path in work_dir.glob('*.pth')] == ['iter_4.pth']
+    assert processes_with(work_dir) == []
+
+    done, _ = lose_a_process('aclnet', opinions, synthetic_root, tmp_path, '--resume')
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     unbroken = both(two_processes, 'aclnet')[0]['state']
     resumed = read_checkpoint(work_dir / 'iter_8.pth')['state_dict']
