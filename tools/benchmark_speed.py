@@ -11,6 +11,7 @@ the ratios within one run. Inputs and weights are random, but for ``loading``, w
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import torch
