@@ -268,6 +268,7 @@ def test_the_best_checkpoint_is_taken_before_the_last(run, tmp_path):
     ('arguments', 'message'),
     [
         (('{run}', '{frames}/none.png'), "there is no '.*none.png'"),
+        (('{run}', __file__), 'is neither an image nor a video that can be read; a list .* ends in .txt'),
         (('{frames}', '{frames}'), 'has no config'),
         (('nowhere', '{frames}'), "there is no work dir 'nowhere'"),
         (('{run}/mean_teacher.py', '{run}/iter_9.pth', '{frames}'), "checkpoint '.*iter_9.pth' does not exist"),

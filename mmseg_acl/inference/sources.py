@@ -136,6 +136,10 @@ def _files(source: str, path: Path) -> list[Path]:
             raise FileNotFoundError(f'{path} names no file: it should have one path a line')
         return found
     if path.is_file():
+        if path.suffix.lower() not in IMAGE_SUFFIXES and not cv2.haveImageReader(str(path)):
+            raise ValueError(
+                f"'{path}' is neither an image nor a video that can be read; a list with one path a line ends in .txt"
+            )
         return [path]
     found = sorted(Path(match) for match in glob.glob(source, recursive=True))
     found = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]

@@ -120,6 +120,9 @@ def load_config(
             channel has another threshold than scores have.
     """
     file = Path(shipped_path(path))
+    if file.is_dir():
+        inside = ', '.join(map(str, sorted(file.glob('*.py')))) or 'there is none in it'
+        raise FileNotFoundError(f'{path} is a folder, and a config file is asked for: {inside}')
     if not file.is_file():
         raise FileNotFoundError(f'no config at {path}; those that come with the project lie under configs/')
     try:

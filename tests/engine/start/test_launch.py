@@ -21,6 +21,9 @@ def test_the_command_line_lies_over_the_config(tmp_path):
         assert Path(default.work_dir) == Path('work_dirs/aclnet/mbv2_kvasir_eighth')
     with pytest.raises(FileNotFoundError, match='no config at absent.py'):
         load_config('absent.py')
+    (tmp_path / 'mine.py').write_text('')
+    with pytest.raises(FileNotFoundError, match='is a folder, and a config file is asked for: .*mine.py'):
+        load_config(str(tmp_path))
 
 
 def test_user_errors_are_one_message(capsys, monkeypatch):
