@@ -263,6 +263,12 @@ def test_probabilities_that_are_there_need_no_training(labelled, tmp_path):
     assert done.returncode == 2 and f'has no probabilities of {names[0]}' in done.stderr
 
 
+def doubts_of(out: Path) -> dict[str, float]:
+    """The doubt of each frame in the list of a check."""
+    with (out / 'labels.csv').open(newline='') as file:
+        return {row['frame']: float(row['doubt']) for row in csv.DictReader(file)}
+
+
 @pytest.mark.slow
 def test_folds_are_trained_once_and_go_on(labelled, synthetic_root, tmp_path):
     config_of(labelled).dump(tmp_path / 'config.py')
@@ -270,14 +276,15 @@ def test_folds_are_trained_once_and_go_on(labelled, synthetic_root, tmp_path):
     done = run_tool('check_labels.py', tmp_path / 'config.py', *options, data=synthetic_root)
     assert 'fold 2 of 2: 6 masks to train on, 6 to predict' in done.stdout
     maps = sorted((tmp_path / 'out' / 'probabilities').iterdir())
-    table = (tmp_path / 'out' / 'labels.csv').read_bytes()
-    assert len(maps) == 12 == table.count(b'\n') - 1
+    doubts = doubts_of(tmp_path / 'out')
+    assert len(maps) == 12 == len(doubts)
     # A fold that lacks a map is predicted again, by the checkpoint that is there; a fold that lacks none is left.
     maps[0].unlink()
     times = {path: path.stat().st_mtime_ns for path in maps[1:]}
     logs = [path.stat().st_mtime_ns for path in sorted((tmp_path / 'out' / 'folds').glob('*/train.out'))]
     done = run_tool('check_labels.py', tmp_path / 'config.py', *options, data=synthetic_root)
-    assert done.stdout.count('is there') == 1 and (tmp_path / 'out' / 'labels.csv').read_bytes() == table
+    assert done.stdout.count('is there') == 1
+    assert doubts_of(tmp_path / 'out') == pytest.approx(doubts, abs=1e-3)  # a map may round to another step
     assert sum(path.stat().st_mtime_ns == time for path, time in times.items()) == 6
     assert logs == [path.stat().st_mtime_ns for path in sorted((tmp_path / 'out' / 'folds').glob('*/train.out'))]
 
