@@ -56,12 +56,6 @@ test: $(STAMP)
 test-quick: $(STAMP)
 	$(PYTEST) -m 'not slow'
 
-LAPTOP := results/laptop
-ARCHIVE := $(LAPTOP)/archive
-GRIDS := labels decomposition laptop foreign sequences black_frames
-# Seed 0 of each method as NAME=FILE, quoted for xargs.
-seed0 = $(BIN)/python -c 'from mmseg_acl.methods import METHODS; \
-  [print(f"\"{m.name}=$(ARCHIVE)/{m.folder}_mbv2_kvasir_eighth_seed0/$(1)\"") for m in METHODS if m.published]' | xargs
 # What a GPU alone can show. The list of runs for it: configs/experiments/gpu_day.yaml.
 gpu-check: $(STAMP)
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
@@ -69,6 +63,12 @@ gpu-check: $(STAMP)
 	  $(BIN)/python tools/benchmark_speed.py --parts methods --device cuda --sides 128 384 --out work_dirs/gpu; \
 	else echo 'skipped: torch sees no GPU here, so nothing was checked'; fi
 
+LAPTOP := results/laptop
+ARCHIVE := $(LAPTOP)/archive
+GRIDS := labels decomposition laptop foreign sequences black_frames
+# Seed 0 of each method as NAME=FILE, quoted for xargs.
+seed0 = $(BIN)/python -c 'from mmseg_acl.methods import METHODS; \
+  [print(f"\"{m.name}=$(ARCHIVE)/{m.folder}_mbv2_kvasir_eighth_seed0/$(1)\"") for m in METHODS if m.published]' | xargs
 results: $(STAMP)
 	for grid in $(GRIDS); do \
 	  $(BIN)/python tools/experiments.py tables configs/experiments/$$grid.yaml --results $(LAPTOP) || exit 1; \

@@ -35,7 +35,6 @@ CONFIGS = ROOT / 'tests' / 'configs'
 def test_every_method_learns_in_half_precision(method, synthetic_root):
     """A step late in the run, when all losses have begun: finite, and the weights move."""
     step = Step(method, str(synthetic_root), device=DEVICE, amp=True)
-    # CAFD and the like have an optimizer for each of their parts.
     before = {name: value.detach().clone() for name, value in step.model.named_parameters() if value.requires_grad}
     for _ in range(3):  # fp16's first steps may be left out, until the scale of the loss fits
         losses = step()

@@ -36,7 +36,7 @@ LINK = re.compile(r'(\]\()(?!https?:|#)([^)#\s]+)((?:#[^)\s]*)?\))')
 
 def documents() -> list[Path]:
     """The Markdown files that are pages, and the pictures beside them."""
-    found = [ROOT / 'README.md', *ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*'), *(ROOT / 'results').rglob('*.md')]
+    found = [*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*'), *(ROOT / 'results').rglob('*.md')]
     found += (ROOT / 'results').rglob('*.png')
     return sorted({path for path in found if path.suffix in {'.md', '.png', '.svg'} and path.is_file()})
 

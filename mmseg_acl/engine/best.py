@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
@@ -76,7 +75,7 @@ def next_steps(runner: Runner) -> str:
     return '\n'.join([*lines, *data_warnings(runner.cfg)])
 
 
-def data_warnings(config: Config) -> list[str]:
+def data_warnings(config: Mapping) -> list[str]:
     """What is known of a run's data that makes its scores wrong."""
     return [f'WARNING: {text}' for text in config.get(DATA_WARNINGS, ())]
 

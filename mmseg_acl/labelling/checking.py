@@ -20,7 +20,7 @@ from mmseg_acl.datasets.semi_supervised import SemiSupervisedDataset
 from mmseg_acl.datasets.survey import IGNORED, SourceSurvey
 from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.evaluation.map_files import read_map
-from mmseg_acl.evaluation.result_files import csv_bytes
+from mmseg_acl.evaluation.result_files import csv_bytes, read_json
 from mmseg_acl.inference.predictor import Predictor
 from mmseg_acl.inference.sources import read_frame
 from mmseg_acl.labelling.doubt import Doubt, doubt_of
@@ -178,7 +178,7 @@ def _claim(out: Path, **division: object) -> None:
     """Maps of two divisions in one folder would be of models that have seen some of the masks."""
     file = out / FOLDS / DIVISION
     if file.is_file():
-        former = json.loads(file.read_text())
+        former = read_json(file)
         differing = [key for key, value in division.items() if former.get(key) != value]
         if differing:
             raise ValueError(f"'{out}' holds folds of other {', '.join(differing)}: give another --out, or remove it")

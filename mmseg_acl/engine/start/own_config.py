@@ -14,7 +14,7 @@ from mmseg_acl.datasets.listed_frames import write_frame_list
 from mmseg_acl.datasets.own import OwnData, Request, inspect_own_data
 from mmseg_acl.datasets.own.pairs import Pair
 from mmseg_acl.datasets.own.twins import write_twins
-from mmseg_acl.engine.best import DATA_WARNINGS
+from mmseg_acl.engine.best import DATA_WARNINGS, data_warnings
 from mmseg_acl.engine.start.work_dir import claim_work_dir
 from mmseg_acl.methods import BY_FOLDER
 from mmseg_acl.shipped import CONFIGS, read_config, shipped_path
@@ -95,7 +95,7 @@ def prepare_own_run(
         warnings[-1] += f'. All of them: {folder / TWINS}'
     path = folder / f'{name}.py'
     path.write_text(_config_text(choices, data, why, warnings, root, folder.parent), encoding='utf-8')
-    return path, [*why, f'config: {path}', *(f'WARNING: {text}' for text in warnings)]
+    return path, [*why, f'config: {path}', *data_warnings({DATA_WARNINGS: warnings})]
 
 
 def _check(choices: Choices) -> None:

@@ -79,10 +79,11 @@ def check_weights_fit(model: nn.Module, path: str, read: Callable[[str], dict] =
     segmentor = learner(model)
     # One inside a backbone is what has weights.
     backbone = getattr(segmentor.backbone, 'backbone', segmentor.backbone)
-    state = {key.removeprefix('backbone.'): value for key, value in state_of(read(path)).items()}
+    published = state_of(read(path))
     if hasattr(backbone, 'fit'):
-        check_numbers(backbone.fit(state_of(read(path)), path), path, backbone)
+        check_numbers(backbone.fit(published, path), path, backbone)
         return
+    state = {key.removeprefix('backbone.'): value for key, value in published.items()}
     wanted = dict(backbone.named_parameters())
     unfit = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
     if len(unfit) > 0.1 * len(wanted):

@@ -43,9 +43,8 @@ class UniMatchV2(FixMatch):
         (first, *label_one), (second, *label_two) = (self.mixed(view, prob, batch.valid) for view in (first, second))
 
         def drop(features: list) -> list:
-            views = slice(-2 * images, None)
-            dropped = complementary_dropout(slice_batch(list(features), views))
-            return join_batches(slice_batch(list(features), slice(-2 * images)), dropped)
+            rest, views = slice_batch(features, slice(-2 * images)), slice_batch(features, slice(-2 * images, None))
+            return join_batches(rest, complementary_dropout(views))
 
         losses, logits, *_ = self.run_student(batch, torch.cat([first, second]), drop)
         one, two = logits.unlabelled.chunk(2)

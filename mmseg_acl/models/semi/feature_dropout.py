@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmseg_acl.models.semi.feature_tap import map_of
 from mmseg_acl.models.semi.joint_pass import join_batches, slice_batch
 
 # A map (B, C, h, w), or a pair of one and the class token (B, C), as the ViT of DPT gives them out.
@@ -32,8 +33,7 @@ def _drop_pair(level: Sequence[Tensor], prob: float) -> list[Tensor]:
 
 def with_dropped(features: Sequence[Level], images: int, prob: float) -> list[Level]:
     """Encoder outputs, and behind them the last ``images`` of the batch again with dropped channels."""
-    dropped = channel_dropout(slice_batch(list(features), slice(-images, None)), prob)
-    return join_batches(list(features), dropped)
+    return join_batches(features, channel_dropout(slice_batch(features, slice(-images, None)), prob))
 
 
 def complementary_dropout(features: Sequence[Level]) -> list[Level]:
@@ -48,8 +48,7 @@ def complementary_dropout(features: Sequence[Level]) -> list[Level]:
         features: (2 B, C, h, w) each, the B images' first views and then their second, or pairs of such a map and a
             class token (2 B, C).
     """
-    first = features[0] if isinstance(features[0], Tensor) else features[0][0]
-    images = len(first) // 2
+    images = len(map_of(features[0])) // 2
     exempt = torch.zeros(images, dtype=torch.bool)
     exempt[torch.randperm(images)[: images // 2]] = True
     scales: dict[int, Tensor] = {}

@@ -55,14 +55,14 @@ class FeatureTap:
             outputs = backbone(torch.zeros(1, 3, side, side))
         backbone.train(training)
         # Some give out nothing but the last feature in eval mode (DDRNet, PIDNet).
-        stages = [_map_of(level) for level in outputs] if isinstance(outputs, (list, tuple)) else []
+        stages = [map_of(level) for level in outputs] if isinstance(outputs, (list, tuple)) else []
         usable = [i for i, feature in enumerate(stages) if isinstance(feature, Tensor) and feature.ndim == 4]
         if stage not in usable:
             raise ValueError(
                 f'the source of features is stage {stage}; {type(backbone).__name__} gives out feature maps at '
                 f"{', '.join(map(str, usable)) or 'no stage'}: give one of these or 'head'"
             )
-        backbone.register_forward_hook(lambda module, args, outputs: self._catch(_map_of(outputs[stage])))
+        backbone.register_forward_hook(lambda module, args, outputs: self._catch(map_of(outputs[stage])))
         return stages[stage].shape[1]
 
     def __enter__(self) -> FeatureTap:
@@ -88,6 +88,6 @@ class FeatureTap:
         return feature
 
 
-def _map_of(level: Tensor | Sequence[Tensor]) -> Tensor:
+def map_of(level: Tensor | Sequence[Tensor]) -> Tensor:
     """The map of an encoder's output, which is that map, or a pair of it and a class token (the ViT of DPT)."""
     return level if isinstance(level, Tensor) else level[0]
