@@ -628,7 +628,7 @@ CONFIG_FILES = [
     Row(
         'config that is a folder',
         lambda c: then((c.folder / 'a.py').mkdir(), c.build(str(c.folder / 'a.py'))),
-        'no config at .*a.py',
+        'a.py is a folder, and a config file is asked for',
     ),
     Row(
         'config with an error of syntax',
