@@ -7,6 +7,7 @@ from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ sys.path.insert(0, str(ROOT / 'tools'))
 
 import benchmark_speed  # noqa: E402
 
-from mmseg_acl.benchmarks import affinity, measure, methods, scoring, startup, step  # noqa: E402
+from mmseg_acl.benchmarks import affinity, measure, methods, prediction, scoring, startup, step  # noqa: E402
+from mmseg_acl.inference.exporting import random_frames  # noqa: E402
 
 
 def allocate(mebibytes: int) -> Callable[[], Tensor]:
@@ -53,6 +55,18 @@ def test_the_start_is_measured_for_every_kind_of_source(monkeypatch):
     report = startup.run(1)
     assert [row['images'] for row in report.rows] == [3, 6] * 5
     assert {row['to 3 images'] for row in report.rows if row['images'] == 3} == {1}
+
+
+@pytest.mark.slow
+def test_prediction_is_measured_on_frames_of_any_sizes(tmp_path):
+    pytest.importorskip('onnxruntime', reason='the extra [export] is not installed')
+    paths = [tmp_path / f'{number}.png' for number in range(3)]
+    for path, frame in zip(paths, random_frames(), strict=True):
+        cv2.imwrite(str(path), frame)
+    report = prediction.measure(paths, 1, ROOT / 'tests' / 'configs' / 'mean_teacher.py')
+    assert [row['run by'] for row in report.rows] == ['torch', 'ONNX Runtime']
+    assert all(row['predict.py, ms'] > row['network, ms'] > 0 for row in report.rows)
+    assert report.notes[1].startswith('3 frames of 3 sizes')
 
 
 def test_a_step_needs_two_images(tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from tool_process import run_tool
 
 from mmseg_acl.engine import load_config
 from mmseg_acl.evaluation.polyp_metric import foreground_probability
-from mmseg_acl.inference import Predictor, find_frames, find_run
-from mmseg_acl.inference.writing import regions_of
+from mmseg_acl.inference import Predictor, find_frames, find_run, predict_into
+from mmseg_acl.inference.writing import Outputs, regions_of
 from mmseg_acl.models.networks import predicting
 
 CONFIGS = Path(__file__).parent / 'configs'
@@ -132,6 +133,29 @@ def test_a_second_call_goes_on_and_other_settings_are_refused(run, frames, tmp_p
     assert 0 < sum((mask > 0).sum() for mask in masks_of(tmp_path).values()) < area
     student = predict(run, frames, '--out', tmp_path, '--network', 'student', check=False)
     assert student.returncode == 2 and 'another network' in student.stderr
+
+
+def test_outputs_within_the_source_are_no_frames_of_the_next_call(run, frames, tmp_path):
+    source = tmp_path / 'frames'
+    source.mkdir()
+    shutil.copy(frames / 'f0.png', source)
+    out = source / 'predicted'
+    predict_into(Predictor(run), find_frames(str(source)), out, Outputs(overlay=True))
+    assert len(find_frames(str(source)).frames) == 3
+    done = predict(run, source, '--out', f'{source}/../frames/predicted', '--overlay')
+    assert 'written: 0 masks' in done.stdout and '1 were there already' in done.stdout
+    pattern = find_frames(f'{source}/**/*.png', without=[out / 'masks', out / 'overlays'])
+    assert [str(frame.name) for frame in pattern.frames] == ['f0']
+
+
+def test_masks_of_another_origin_are_not_written_over(run, frames, tmp_path):
+    (tmp_path / 'masks').mkdir()
+    truth = tmp_path / 'masks' / 'f0.png'
+    truth.write_bytes(b'drawn by hand')
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match='f0.png is no prediction of this tool'):
+            predict_into(Predictor(run), find_frames(str(frames)), tmp_path, overwrite=overwrite)
+    assert truth.read_bytes() == b'drawn by hand'
 
 
 def test_a_frame_that_cannot_be_read_is_named_and_skipped(run, frames, tmp_path):

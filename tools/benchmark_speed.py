@@ -6,7 +6,7 @@
     MMSEG_ACL_DATA=path/to/data python tools/benchmark_speed.py --parts loading
 
 Prints a table a part and writes it as ``PART.md`` and ``PART.json``. Figures worth comparing are
-the ratios within one run. Inputs and weights are random, but for ``loading``, which needs images.
+the ratios within one run. Inputs and weights are random, but for ``loading`` and ``prediction``, which need images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from mmseg_acl.arguments import ToolParser, folder, positive
-from mmseg_acl.benchmarks import affinity, loading, methods, refinement, scoring, startup, step
+from mmseg_acl.benchmarks import affinity, loading, methods, prediction, refinement, scoring, startup, step
 from mmseg_acl.benchmarks.measure import SkipPart, write
 
 PARTS = {
@@ -28,6 +28,7 @@ PARTS = {
     'scoring': scoring.run,
     'loading': loading.run,
     'startup': startup.run,
+    'prediction': prediction.run,
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmseg_acl.arguments import ToolParser, folder
 from mmseg_acl.engine import user_errors
 from mmseg_acl.inference import Predictor, find_frames, predict_into
-from mmseg_acl.inference.writing import MASKS, Outputs
+from mmseg_acl.inference.writing import FOLDERS, MASKS, Outputs
 from mmseg_acl.labelling.formats.labelstudio import LOCAL_FILES
 from mmseg_acl.labelling.proposals import FORMATS, write_proposals
 
@@ -84,7 +84,8 @@ def main() -> None:
     args = parse_args()
     with user_errors():
         *run, source = args.words
-        frames = find_frames(source, args.frames, args.list)  # first: the model takes longer to load
+        outcome = [args.out / folder for folder in FOLDERS]  # of a former call, which may lie in the source
+        frames = find_frames(source, args.frames, args.list, outcome)  # first: the model takes longer to load
         if set(args.format) != {'png'} and frames.rate is not None:
             raise ValueError('labelling tools take images: write the frames of the video to a folder, and give that')
         if args.smooth and frames.rate is None:

@@ -87,15 +87,18 @@ class ExportedModel:
         frames = np.stack([seen for seen, _ in samples])
         for dim in flip:  # height and width are the last two of a map, and the second and third of frames
             frames = np.flip(frames, dim - 1)
-        if self.about['batch'] == 1:
-            logits = torch.cat([self._run(np.ascontiguousarray(frame[None])) for frame in frames])
-        else:
-            logits = self._run(np.ascontiguousarray(frames))
+        logits = self.logits(np.ascontiguousarray(frames))
         logits = logits.flip(flip) if flip else logits
         return [
             frame_probabilities(each, own, self.about['align_corners'])
             for each, (_, own) in zip(logits, samples, strict=True)
         ]
+
+    def logits(self, frames: np.ndarray) -> Tensor:
+        """(B, C, H, W) of frames (B, H, W, 3) uint8, BGR, as prepared; a graph of batch 1 gets them singly."""
+        if self.about['batch'] == 1:
+            return torch.cat([self._run(frame[None]) for frame in frames])
+        return self._run(frames)
 
 
 def _open_onnx(path: Path, device: str) -> tuple[dict, Callable[[np.ndarray], Tensor]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -59,7 +60,9 @@ def read_frame(path: Path) -> np.ndarray:
     return image
 
 
-def find_frames(source: str, limit: int | None = None, entries: str | None = None) -> Source:
+def find_frames(
+    source: str, limit: int | None = None, entries: str | None = None, without: Sequence[Path] = ()
+) -> Source:
     """The frames of what a user names.
 
     Args:
@@ -67,6 +70,7 @@ def find_frames(source: str, limit: int | None = None, entries: str | None = Non
             path a line, a video, or the number of a camera.
         limit: At most so many frames; needed for a camera, which does not end.
         entries: List (see :func:`~mmseg_acl.datasets.partitions.read_list`) of the frames to take of a folder.
+        without: Folders whose files are no frames, such as those that outputs go to.
 
     Raises:
         FileNotFoundError: There is nothing of that name, or nothing in it, or not all of the list.
@@ -82,7 +86,7 @@ def find_frames(source: str, limit: int | None = None, entries: str | None = Non
         return _video(int(source), f'camera{source}', limit)
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         return _video(str(path), path.stem, limit)
-    files = _files(source, path)
+    files = _files(source, path, without)
     root = path if path.is_dir() else _common(files)
     names = [PurePosixPath(file.relative_to(root).with_suffix('').as_posix()) for file in files]
     # a.jpg and a.png of one folder would write the same file: both keep their suffix.
@@ -111,9 +115,9 @@ def _listed(frames: list[Frame], entries: str, source: str) -> list[Frame]:
     return [by_entry[entry] for entry in wanted]
 
 
-def _files(source: str, path: Path) -> list[Path]:
+def _files(source: str, path: Path, without: Sequence[Path]) -> list[Path]:
     if path.is_dir():
-        found = images_below(path)
+        found = _outside(images_below(path), without)
         if not found:
             raise FileNotFoundError(
                 f"'{path}' has no image: it should hold files with one of the suffixes {', '.join(IMAGE_SUFFIXES)}"
@@ -142,13 +146,19 @@ def _files(source: str, path: Path) -> list[Path]:
             )
         return [path]
     found = sorted(Path(match) for match in glob.glob(source, recursive=True))
-    found = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
+    found = _outside([file for file in found if file.suffix.lower() in IMAGE_SUFFIXES], without)
     if not found:
         raise FileNotFoundError(
             f"there is no '{source}': give an image, a folder, a glob in quotes, a text file with one path a line, a "
             'video, or the number of a camera'
         )
     return found
+
+
+def _outside(files: list[Path], folders: Sequence[Path]) -> list[Path]:
+    """Those files that lie below none of the folders."""
+    places = {os.path.abspath(folder) for folder in folders}
+    return [file for file in files if places.isdisjoint(map(str, Path(os.path.abspath(file)).parents))]
 
 
 def _common(files: list[Path]) -> Path:

@@ -23,6 +23,8 @@ from mmseg_acl.visualization.pictures import draw_labels
 
 MASKS, OVERLAYS, PROBABILITIES = 'masks', 'overlays', 'probabilities'
 TABLE, RECORD = 'predictions.csv', 'predictor.json'
+# Where images are written to, below the folder for outputs.
+FOLDERS = (MASKS, OVERLAYS, PROBABILITIES)
 BOXES_SHOWN = 20
 # Columns of a calibrated model.
 RELIABILITY = ('calibrated confidence', 'expected Dice', 'look at this one')
@@ -85,8 +87,8 @@ def predict_into(
         overwrite: Whether to write anew what is there.
 
     Raises:
-        ValueError: The folder holds predictions of another model or threshold, the batch is below 1, or a video is
-            asked for of a source that is none.
+        ValueError: The folder holds predictions of another model or threshold, or images of another origin where
+            predictions go; the batch is below 1; or a video is asked for of a source that is none.
     """
     if batch < 1:
         raise ValueError(f'batch is {batch}; it must be at least 1')
@@ -157,6 +159,13 @@ def _claim(out: Path, predictor: Predictor, overwrite: bool) -> None:
     """Masks of two models in one folder could not be told apart."""
     own = predictor.identity
     file = out / RECORD
+    if not file.is_file():
+        for folder in FOLDERS:
+            foreign = next((path for path in (out / folder).rglob('*') if path.is_file()), None)
+            if foreign:
+                raise ValueError(
+                    f'{foreign} is no prediction of this tool, and might be written over: give another --out'
+                )
     if file.is_file() and not overwrite:
         try:
             former = json.loads(file.read_text())

@@ -1,0 +1,159 @@
+"""Masks of a folder of frames by ``tools/predict.py``, against the bare network and bare decoding of these frames."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmseg.registry import MODELS
+
+from mmseg_acl.benchmarks.measure import Report, SkipPart, seconds
+from mmseg_acl.benchmarks.step import CONFIGS, random_weights, ready_to_build
+from mmseg_acl.engine import load_config
+from mmseg_acl.inference.exported import ExportedModel
+from mmseg_acl.inference.exporting import export, require
+from mmseg_acl.inference.predictor import Predictor
+from mmseg_acl.inference.sources import find_frames, read_frame
+from mmseg_acl.inference.trained import TrainedModel
+from mmseg_acl.inference.writing import mask_png, predict_into
+
+CONFIG = CONFIGS / 'aclnet_plus' / 'mbv2_kvasir_quarter.py'
+IMAGES, BATCH = 300, 8
+# In turn a frame of each, so that sizes differ.
+FOLDERS = ('Kvasir-SEG/images', 'CVC-ClinicDB/images', 'CVC-300/images')
+TARGET = 1.15
+
+
+def write_run(folder: Path, config: Path) -> list[str]:
+    """A run with random weights, as :func:`~mmseg_acl.inference.runs.find_run` takes it."""
+    ready_to_build()
+    config = load_config(str(config))
+    config.model = random_weights(config.model)
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    config.dump(folder / 'config.py')
+    torch.save(dict(state_dict=model.state_dict()), folder / 'random.pth')
+    return [str(folder / 'config.py'), str(folder / 'random.pth')]
+
+
+def in_batches(run: Callable[[list], object], samples: Sequence) -> None:
+    """Give samples to ``run``, some at a time."""
+    for start in range(0, len(samples), BATCH):
+        run(samples[start : start + BATCH])
+
+
+@torch.no_grad()
+def bare_network(model: TrainedModel, samples: Sequence[dict]) -> Callable[[], object]:
+    """The network's passes over frames that are normalised and stacked already."""
+    whole = model.model.data_preprocessor(pseudo_collate(list(samples)), False)
+    inputs = whole['inputs'].contiguous(memory_format=torch.channels_last)
+    metas = [sample.metainfo for sample in whole['data_samples']]
+    places = range(len(samples))
+
+    @torch.no_grad()
+    def run() -> None:
+        in_batches(lambda own: model.segmentor.inference(inputs[own], [metas[place] for place in own]), places)
+
+    return run
+
+
+def bare_graph(model: ExportedModel, frames: Sequence[np.ndarray]) -> Callable[[], object]:
+    """The same in ONNX Runtime; normalising is part of the graph."""
+    stack = np.stack([model.prepare(frame)[0] for frame in frames])
+    return lambda: in_batches(model.logits, stack)
+
+
+def measure(paths: Sequence[Path], repeats: int, config: Path = CONFIG) -> Report:
+    """Measure it on frames of any sizes.
+
+    Raises:
+        ImportError: ONNX Runtime is missing.
+    """
+    require('onnx')
+    with tempfile.TemporaryDirectory() as scratch, redirect_stdout(io.StringIO()):
+        folder = Path(scratch)
+        run = write_run(folder, config)
+        export(run, ['onnx'], folder)
+        predictors = {'torch': Predictor(run), 'ONNX Runtime': Predictor([str(folder / 'teacher.onnx')])}
+        listed = folder / 'frames.txt'
+        listed.write_text(''.join(f'{path.resolve()}\n' for path in paths))
+        frames = [read_frame(path) for path in paths]
+        trained, exported = (predictor.model for predictor in predictors.values())
+        folders = {name: folder / name for name in predictors}
+
+        def predict(name: str) -> None:
+            predict_into(predictors[name], find_frames(str(listed)), folders[name], batch=BATCH, overwrite=True)
+
+        def written(name: str) -> list[np.ndarray]:
+            return [
+                cv2.imread(str(path), cv2.IMREAD_UNCHANGED) // 255 for path in sorted(folders[name].rglob('*.png'))
+            ]
+
+        for name in predictors:
+            predict(name)
+        masks = written('torch')
+        differing = sum((one != other).sum() for one, other in zip(masks, written('ONNX Runtime'), strict=True))
+        parts = {
+            'decoding': lambda: [read_frame(path) for path in paths],
+            'encoding': lambda: [mask_png(mask, 2) for mask in masks],
+            'torch': bare_network(trained, [trained.prepare(frame) for frame in frames]),
+            'ONNX Runtime': bare_graph(exported, frames),
+            **{f'predict {name}': partial(predict, name) for name in predictors},
+        }
+        found = seconds(parts, repeats, time.process_time)
+    ms = {name: value / len(paths) * 1e3 for name, value in found.items()}
+    sizes = {frame.shape[:2] for frame in frames}
+    return Report(
+        title='Masks of a folder, against the bare network and decoding, in CPU time a frame',
+        rows=[
+            {
+                'run by': name,
+                'network, ms': ms[name],
+                'decoding, ms': ms['decoding'],
+                'predict.py, ms': ms[f'predict {name}'],
+                'to network and decoding': ms[f'predict {name}'] / (ms[name] + ms['decoding']),
+                'encoding masks, ms': ms['encoding'],
+                'frames a second': 1e3 / ms[f'predict {name}'],
+                'network to ONNX Runtime': ms[name] / ms['ONNX Runtime'],
+            }
+            for name in predictors
+        ],
+        notes=[
+            f'Target: {TARGET} times network and decoding. What lies between is resizing, probabilities at the '
+            "frame's size, and encoding and writing the mask.",
+            f'{len(paths)} frames of {len(sizes)} sizes, read before; batches of {BATCH}; the teacher of '
+            f'{config.parent.name}/{config.name} with random weights.',
+            f'{differing} of {sum(mask.size for mask in masks)} pixels differ between the two.',
+        ],
+    )
+
+
+def run(repeats: int) -> Report:
+    """Measure it on real frames.
+
+    Raises:
+        SkipPart: There are none, or ONNX Runtime is missing.
+    """
+    root = os.environ.get('MMSEG_ACL_DATA')
+    folders = (
+        [sorted((Path(root) / name).iterdir()) for name in FOLDERS if (Path(root) / name).is_dir()] if root else []
+    )
+    if not folders:
+        raise SkipPart(f'it needs real images: set MMSEG_ACL_DATA to the folder with {" or ".join(FOLDERS)}')
+    in_turn = [path for paths in itertools.zip_longest(*folders) for path in paths if path]
+    try:
+        return measure(in_turn[:IMAGES], repeats)
+    except ImportError as error:
+        raise SkipPart(str(error)) from error
