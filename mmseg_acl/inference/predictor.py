@@ -106,9 +106,10 @@ class Predictor:
 
     def _probabilities(self, samples: list) -> list[Tensor]:
         """(C, H, W) of each sample, at its frame's size."""
-        flips = FLIPS if self.flips else FLIPS[:1]
-        views = [self.model.probabilities(samples, flip) for flip in flips]
-        return [sum(maps) / len(flips) for maps in zip(*views, strict=True)]
+        if not self.flips:
+            return self.model.probabilities(samples)
+        views = [self.model.probabilities(samples, flip) for flip in FLIPS]
+        return [sum(maps) / len(FLIPS) for maps in zip(*views, strict=True)]
 
     def _prediction(self, prob: Tensor) -> Prediction:
         if self.smooth and self._past is not None and self._past.shape == prob.shape:
