@@ -114,7 +114,9 @@ class TrainedModel:
         batch = [dict(each, inputs=each['inputs'].flip(flip) if flip else each['inputs']) for each in samples]
         data = self.model.data_preprocessor(pseudo_collate(batch), False)
         metas = [sample.metainfo for sample in data['data_samples']]
-        logits = self.segmentor.inference(data['inputs'], metas)
+        # To the network they are of one size; mmseg's models warn or fail where the frames were not.
+        seen = [dict(meta, ori_shape=tuple(data['inputs'].shape[2:])) for meta in metas]
+        logits = self.segmentor.inference(data['inputs'], seen)
         maps = []
         for each, meta in zip(logits, metas, strict=True):
             left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
