@@ -101,8 +101,8 @@ def tool_environment(data: Path, weights: str = 'none') -> dict[str, str]:
 
 def _start_server() -> None:
     """Start the process that has imported the stack; it keeps the environment in which it starts."""
-    with patch.dict(os.environ, _SERVER):
-        _context.set_forkserver_preload(['mmseg_acl.engine', 'mmseg_acl.evaluation', 'mmseg_acl.visualization'])
+    with patch.dict(os.environ, _SERVER, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / 'tests')])):
+        _context.set_forkserver_preload(['tool_preload'])
         forkserver.ensure_running()
 
 
