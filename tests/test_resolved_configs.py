@@ -1,10 +1,11 @@
 """Every config of 1a6be0e trains today what it trained then: same models, data, schedules and learning rates.
 
-Four differences are meant. The FCN auxiliary head of the ResNet-50 and Swin networks has gone, for all methods alike
+Five differences are meant. The FCN auxiliary head of the ResNet-50 and Swin networks has gone, for all methods alike
 (docs/methods.md): it is taken out of what is stored, here and nowhere else. And ``configs/aclnet`` has the paper's
 settings now, and clips gradients: its own keys are not compared here, but with docs/aclnet.md
 (test_aclnet_settings.py), and its clipping is looked at in test_stability.py. Settings of AEL, PSMT and U2PL were
-mended. And runs validate on development parts, keep the checkpoint that is best there, and write a report.
+mended. Runs validate on development parts, keep the checkpoint that is best there, and write a report. And the
+paper's track makes its views by quicker steps (test_geometry.py), compared here as the plain steps they stand for.
 """
 
 from __future__ import annotations
@@ -50,9 +51,40 @@ def stored(name: str) -> dict[str, Any]:
     return config
 
 
+def plain_steps(value: Any) -> Any:
+    """What is said with this package's quick steps, said with mmcv's and mmseg's."""
+    if isinstance(value, list):
+        value = [plain for step in value for plain in _plain_step(step)]
+        valid, resize = dict(type='MarkValid'), [step for step in value if step_type(step) == 'RandomResize']
+        if valid in value and resize:
+            value.remove(valid)
+            value.insert(value.index(resize[0]), valid)
+        return [plain_steps(step) for step in value]
+    return {key: plain_steps(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+def _plain_step(step: Any) -> list:
+    kind = step_type(step)
+    if kind == 'RandomResizeAndCrop':
+        resize = {key: step[key] for key in ('scale', 'ratio_range')}
+        crop = dict(type='RandomCrop', crop_size=step['crop_size'])
+        return [dict(type='RandomResize', **resize, resize_type='mmseg.Resize'), crop]
+    if kind == 'RandomFlipFields':
+        return [dict(step, type='RandomFlip')]
+    if kind == 'RandomGrey':
+        weights = [0.114, 0.587, 0.299]
+        return [dict(type='RandomGrayscale', prob=step['prob'], keep_channels=True, channel_weights=weights)]
+    return [step]
+
+
+def step_type(step: Any) -> str | None:
+    return step.get('type') if isinstance(step, dict) else None
+
+
 def today(name: str) -> dict[str, Any]:
     """The keys of today's config."""
     keys = read_keys(load_config(str(CONFIGS / name)))
+    keys['train_dataloader'] = plain_steps(keys['train_dataloader'])
     return {key: value for key, value in keys.items() if key not in NOT_IN_THE_FILE}
 
 

@@ -1,6 +1,7 @@
 """Masks of any coding, padding, colours against plain references, views and their collation."""
 
 import colorsys
+import random
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from mmseg_acl.datasets import (
     MarkValid,
     PadFields,
     RandomGaussianBlur,
+    RandomGrey,
     Views,
     read_polyp_mask,
     transforms,
@@ -178,6 +180,18 @@ def test_jitter_draws_from_the_stated_ranges():
             ColorJitter(**wrong)
 
 
+def test_grey_is_that_of_the_formula_as_often_as_drawn():
+    image = colour_image()
+    found = RandomGrey(prob=1)(dict(img=image))['img']
+    assert found.shape == image.shape and found.dtype == np.uint8
+    assert np.abs(found - grey_of(image)[..., None]).max() <= 0.51
+    random.seed(0)
+    kept = sum(RandomGrey(prob=0.2)(dict(img=image))['img'] is image for _ in range(400))
+    assert 280 < kept < 360  # 0.8 of 400, five deviations
+    with pytest.raises(ValueError, match='prob='):
+        RandomGrey(prob=-0.1)
+
+
 def test_blur_matches_a_gaussian():
     np.random.seed(0)
     image = colour_image()
@@ -199,7 +213,7 @@ def test_colours_leave_their_input_alone():
     """Transforms return new arrays, so that a cached image could be shared."""
     np.random.seed(0)
     image = colour_image()
-    for transform in (ColorJitter(prob=1), RandomGaussianBlur(prob=1)):
+    for transform in (ColorJitter(prob=1), RandomGrey(prob=1), RandomGaussianBlur(prob=1)):
         out = transform(dict(img=image))['img']
         assert out.dtype == np.uint8 and out.shape == image.shape
         np.testing.assert_array_equal(image, colour_image())
@@ -337,7 +351,7 @@ def test_geometry_is_shared_by_image_maps_and_views(tmp_path, track):
 def test_small_crops_are_padded_and_marked(tmp_path):
     """Scale 0.5 of the 384 track leaves three quarters of the crop without image."""
     config = Config.fromfile(CONFIGS / 'semi_384.py')
-    resize = next(step for step in config.unsup_pipeline if step.type == 'RandomResize')
+    resize = next(step for step in config.unsup_pipeline if step.type == 'RandomResizeAndCrop')
     resize.ratio_range = (0.5, 0.5)
     out = Compose(config.unsup_pipeline)(write_frame(tmp_path, (200, 260)))
     for sample in out['data_samples'].values():
@@ -376,6 +390,9 @@ def test_transforms_are_registered():
         'BlackFrames',
         'ColorJitter',
         'RandomGaussianBlur',
+        'RandomGrey',
+        'RandomFlipFields',
+        'RandomResizeAndCrop',
         'Views',
     ):
         assert TRANSFORMS.get(name) is getattr(datasets, name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -28,28 +30,22 @@ def indices(dataset: SemiSupervisedDataset, images: int) -> list[int]:
     return [*range(images), *range(dataset.source_sizes[0], dataset.source_sizes[0] + images)]
 
 
-def load(dataset: SemiSupervisedDataset, wanted: list[int]) -> None:
-    """Run the pipelines as training does, under the generators of a draw."""
-    for number, index in enumerate(wanted):
-        dataset[Draw(index, number, 0)]
-
-
-def decode(paths: list[str], flag: int) -> None:
-    """Decode files by OpenCV."""
-    for path in paths:
-        cv2.imread(path, flag)
+def load(dataset: SemiSupervisedDataset, index: int, number: int) -> None:
+    """Run the pipeline of one image as training does, under the generators of its draw."""
+    dataset[Draw(index, number, 0)]
 
 
 def breakdown(dataset: SemiSupervisedDataset, wanted: list[int], rounds: int) -> dict[str, float]:
-    """Seconds that each kind of transform takes for all ``wanted``, mean of ``rounds``."""
-    spans = Spans()
+    """CPU seconds that each kind of transform takes for all ``wanted``, mean of ``rounds``."""
+    spans = Spans(time.process_time)
     for source in dataset.sources:
         transforms = source.pipeline.transforms
         nested = [step for views in transforms[-1].views.values() for step in views.transforms]
         for step in [*transforms, *nested]:
             step.transform = spans.timed(type(step).__name__, step.transform)
     for _ in range(rounds):
-        load(dataset, wanted)
+        for number, index in enumerate(wanted):
+            load(dataset, index, number)
     return {name: value / rounds for name, value in spans.seconds.items()}
 
 
@@ -75,15 +71,16 @@ def run(repeats: int) -> Report:
         images = [info['img_path'] for info in infos]
         masks = [info.get('seg_map_path') or info.get('hidden_map_path') for info in infos]
         half = len(wanted) // 2
-        found = seconds(
-            {
-                'labelled': partial(load, dataset, wanted[:half]),
-                'unlabelled': partial(load, dataset, wanted[half:]),
-                'images': partial(decode, images, cv2.IMREAD_COLOR),
-                'masks': partial(decode, [path for path in masks if path], cv2.IMREAD_UNCHANGED),
-            },
-            repeats,
-        )
+        runs = {
+            ('labelled' if number < half else 'unlabelled', number): partial(load, dataset, index, number)
+            for number, index in enumerate(wanted)
+        }
+        runs |= {('images', path): partial(cv2.imread, path, cv2.IMREAD_COLOR) for path in images}
+        runs |= {('masks', path): partial(cv2.imread, path, cv2.IMREAD_UNCHANGED) for path in masks if path}
+        found = defaultdict(float)
+        # The best round of each image: where others work, too, no round is undisturbed from its first to its last.
+        for (kind, _), taken in seconds(runs, repeats, time.process_time).items():
+            found[kind] += taken
         whole = found['labelled'] + found['unlabelled']
         rows.append(
             {
@@ -109,5 +106,6 @@ def run(repeats: int) -> Report:
         notes=[
             f'Target: {TARGET} times decoding the images.',
             f'{IMAGES} labelled and {IMAGES} unlabelled images of Kvasir-SEG, read before.',
+            'CPU time, the best round of each image.',
         ],
     )

@@ -1,5 +1,6 @@
 """Data sets, samplers and transforms, registered with mmseg."""
 
+from mmseg_acl.datasets.geometry import MarkValid, PadFields, RandomFlipFields, RandomResizeAndCrop
 from mmseg_acl.datasets.listed_frames import ListedFrames
 from mmseg_acl.datasets.partitions import draw_partitions, read_list, shipped_lists
 from mmseg_acl.datasets.polyp import (
@@ -18,9 +19,8 @@ from mmseg_acl.datasets.synthetic import write_synthetic
 from mmseg_acl.datasets.transforms import (
     BlackFrames,
     ColorJitter,
-    MarkValid,
-    PadFields,
     RandomGaussianBlur,
+    RandomGrey,
     Views,
     view_collate,
 )
@@ -41,7 +41,10 @@ __all__ = [
     'MarkValid',
     'PadFields',
     'PolypDataset',
+    'RandomFlipFields',
     'RandomGaussianBlur',
+    'RandomGrey',
+    'RandomResizeAndCrop',
     'SemiSupervisedDataset',
     'SourceRatioSampler',
     'TwoCrops',

@@ -1,27 +1,27 @@
-"""Pipeline steps: the valid area, colours, and several views of one image.
+"""Pipeline steps: colours, and several views of one image.
 
-Geometry comes from mmseg and runs once, before `Views`; the views differ in colours only, so they
-are aligned pixel by pixel.
+Geometry runs once, before `Views`; the views differ in colours only, so they are aligned pixel by pixel.
 """
 
 from __future__ import annotations
 
+import random
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from mmcv.transforms import Pad as MMCVPad
 from mmengine.dataset import Compose
 from mmengine.registry import FUNCTIONS
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs
 from mmseg.registry import TRANSFORMS
 from mmseg.structures import SegDataSample
+
+from mmseg_acl.datasets.geometry import unmirrored
 
 META_KEYS = (
     'img_path',
@@ -32,30 +32,6 @@ META_KEYS = (
     'flip',
     'flip_direction',
 )
-
-
-@TRANSFORMS.register_module()
-class MarkValid(BaseTransform):
-    """Add `valid_map`, 1 at every pixel of the image; what geometry pads later is not 1."""
-
-    def transform(self, results: dict) -> dict:
-        results['valid_map'] = np.ones(results['img'].shape[:2], np.uint8)
-        results['seg_fields'].append('valid_map')
-        return results
-
-
-@TRANSFORMS.register_module()
-class PadFields(MMCVPad):
-    """mmcv's `Pad` for every map in `seg_fields`; mmcv pads `gt_seg_map` alone."""
-
-    def _pad_seg(self, results: dict) -> None:
-        for key in results.get('seg_fields', []):
-            results[key] = mmcv.impad(
-                results[key],
-                shape=results['pad_shape'][:2],
-                pad_val=self.pad_val.get('seg', 255),
-                padding_mode=self.padding_mode,
-            )
 
 
 @TRANSFORMS.register_module()
@@ -106,6 +82,27 @@ class ColorJitter(BaseTransform):
             adjust, low, high = self.steps[i]
             image = adjust(image, np.random.uniform(low, high))
         results['img'] = image
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomGrey(BaseTransform):
+    """Make a BGR image grey, in three equal channels.
+
+    It draws as mmcv's `RandomGrayscale` does, which takes fifty times as long and cuts off where this rounds.
+
+    Args:
+        prob: Probability of making it grey.
+    """
+
+    def __init__(self, prob: float = 0.2) -> None:
+        if not 0 <= prob <= 1:
+            raise ValueError(f'prob={prob} must lie in [0, 1.0]')
+        self.prob = prob
+
+    def transform(self, results: dict) -> dict:
+        if random.random() < self.prob:
+            results['img'] = _grey(results['img'])
         return results
 
 
@@ -171,7 +168,7 @@ class Views(BaseTransform):
         if not views:
             raise ValueError('Views needs at least one view, for example Views(sup=[]): got none')
         self.views = {name: Compose(transforms) for name, transforms in views.items()}
-        self.pack = PackSegInputs(meta_keys=META_KEYS)
+        self.pack = PackSegInputs(meta_keys=())
 
     def transform(self, results: dict) -> dict:
         """Pack the views.
@@ -184,7 +181,7 @@ class Views(BaseTransform):
         Raises:
             ValueError: A step of a view flips, crops or otherwise changes the maps.
         """
-        image = _unmirrored(results['img'])
+        image = unmirrored(results['img'])
         samples = self._samples(results)
         packed = {'inputs': {}, 'data_samples': dict(zip(self.views, samples, strict=True))}
         for name, transforms in self.views.items():
@@ -206,8 +203,19 @@ class Views(BaseTransform):
         if 'hidden_seg_map' in results:
             sample.hidden_sem_seg = _pixel_data(results['hidden_seg_map'].astype(np.int64))
         # The views share the maps' numbers, not the objects that hold them, which padding a batch changes.
-        others = [{key: value.new() for key, value in sample.items()} for _ in range(len(self.views) - 1)]
-        return [sample, *(sample.new(**maps) for maps in others)]
+        samples = [
+            sample,
+            *(
+                SegDataSample(**{key: value.new() for key, value in sample.items()})
+                for _ in range(len(self.views) - 1)
+            ),
+        ]
+        for each in samples:
+            # One by one: set_metainfo, which PackSegInputs uses, makes deep copies of what nobody changes.
+            for key in META_KEYS:
+                if key in results:
+                    each.set_field(results[key], key, field_type='metainfo')
+        return samples
 
 
 @FUNCTIONS.register_module()
@@ -229,20 +237,9 @@ def view_collate(batch: Sequence[dict]) -> dict:
     return collated
 
 
-def _unmirrored(image: np.ndarray) -> np.ndarray:
-    """The same image, contiguous.
-
-    A flip by NumPy is a view that runs backwards, which NumPy then copies pixel by pixel; OpenCV flips by rows,
-    hundreds of times as fast.
-    """
-    if image.strides[1] < 0:
-        return cv2.flip(image[:, ::-1], 1)
-    return np.ascontiguousarray(image)
-
-
 def _planes(image: np.ndarray) -> torch.Tensor:
     """(H, W, 3) as a tensor (3, H, W), several times as fast as a permutation."""
-    image = _unmirrored(image)
+    image = unmirrored(image)
     planes = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
     cv2.split(image, list(planes))
     return torch.from_numpy(planes)
@@ -250,6 +247,10 @@ def _planes(image: np.ndarray) -> torch.Tensor:
 
 def _pixel_data(array: np.ndarray) -> PixelData:
     return PixelData(data=torch.from_numpy(array[None]))
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
 
 
 def _adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
@@ -264,12 +265,13 @@ def _adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
+    return cv2.addWeighted(image, factor, _grey(image), 1 - factor, 0)
 
 
 def _shift_hue(image: np.ndarray, shift: float) -> np.ndarray:
     # _FULL: hue in 0..255, so that uint8 wraps as the circle does.
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV_FULL)
-    hsv[..., 0] += np.uint8(round(shift * 256) % 256)
+    # By rows of (shift, 0, 0): to add to every third number alone takes NumPy several times as long.
+    rows = hsv.reshape(len(hsv), -1)
+    rows += np.tile(np.array([round(shift * 256) % 256, 0, 0], np.uint8), hsv.shape[1])
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL)

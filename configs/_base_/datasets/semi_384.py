@@ -3,24 +3,23 @@
 # all views of an image, so they are aligned pixel by pixel; they differ in colours.
 crop_size = (384, 384)
 geometry = [
-    dict(type='RandomResize', scale=crop_size, ratio_range=(0.5, 2.0), resize_type='mmseg.Resize'),
-    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='RandomResizeAndCrop', scale=crop_size, ratio_range=(0.5, 2.0), crop_size=crop_size),
+    dict(type='MarkValid'),
     dict(type='PadFields', size=crop_size),
     dict(
-        type='RandomFlip',  # two independent flips, as one draw
+        type='RandomFlipFields',  # two independent flips, as one draw
         prob=[0.25, 0.25, 0.25],
         direction=['horizontal', 'vertical', 'diagonal'],
     ),
 ]
 strong_colors = [
     dict(type='ColorJitter', brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25, prob=0.8),
-    dict(type='RandomGrayscale', prob=0.2, keep_channels=True, channel_weights=(0.114, 0.587, 0.299)),
+    dict(type='RandomGrey', prob=0.2),
     dict(type='RandomGaussianBlur', sigma=(0.1, 2.0), prob=0.5),
 ]
 sup_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadPolypMask'),
-    dict(type='MarkValid'),
     *geometry,
     dict(type='Views', sup=[]),
 ]
@@ -29,7 +28,6 @@ strong_sup_pipeline = [*sup_pipeline[:-1], dict(type='Views', sup=strong_colors)
 unsup_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadPolypMask', hidden=True),
-    dict(type='MarkValid'),
     *geometry,
     dict(type='Views', unsup_weak=[], unsup_strong=strong_colors),
 ]
@@ -74,7 +72,7 @@ supervised_dataloader = dict(
             pipeline=[
                 dict(type='LoadImageFromFile'),
                 dict(type='LoadPolypMask'),
-                *geometry,
+                *[step for step in geometry if step['type'] != 'MarkValid'],
                 dict(type='PackSegInputs'),
             ]
         ),
@@ -94,7 +92,7 @@ two_views_pipeline = [
 # train_dataloader = dict(dataset=dict(unlabelled=dict(pipeline=_base_.two_crops_pipeline)))
 two_crops_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='MarkValid'),
     dict(type='RandomResize', scale=crop_size, ratio_range=(1.0, 2.0), resize_type='mmseg.Resize'),
+    dict(type='MarkValid'),
     dict(type='TwoCrops', crop_size=crop_size, min_iou=0.1, transforms=[geometry[-1], *strong_colors]),
 ]
