@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from building import bases_read_once, plain_texts
 from grid_tools import GridTools, describe_grid
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
@@ -29,6 +30,13 @@ def default_scope() -> None:
 def variation() -> Iterator[None]:
     """Other seeds and start weights, where the environment asks for them."""
     with vary():
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def texts() -> Iterator[None]:
+    """Configs are written without a layout, here as in the tools of tool_process.py."""
+    with plain_texts():
         yield
 
 
@@ -80,6 +88,13 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('data')
     write_synthetic(root, labelled=5, unlabelled=7, test=3, size=(72, 96), seed=0)
     return root
+
+
+@pytest.fixture(scope='module')
+def bases() -> Iterator[None]:
+    """For a file that reads many of the shipped configs."""
+    with bases_read_once():
+        yield
 
 
 @pytest.fixture

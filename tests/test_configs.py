@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from building import without_start_weights
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
@@ -18,6 +19,7 @@ from mmseg_acl.engine import build_runner, load_config, train
 from mmseg_acl.engine.start.weights import resolve_weights
 from mmseg_acl.methods import BY_FOLDER, METHODS
 
+pytestmark = pytest.mark.usefixtures('bases')
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
 EXPERIMENTS = sorted(
@@ -116,9 +118,10 @@ def test_every_distinct_model_builds(monkeypatch):
     # Row V of an ablation is the method itself.
     expected = sum(map(len, BACKBONES.values())) + 5 * len(ABLATED) + len(DINO)
     assert len(models) == expected, [name for name, _ in models.values()]
-    for _, config in models.values():
-        resolve_weights(config)
-        MODELS.build(config)
+    with without_start_weights():
+        for _, config in models.values():
+            resolve_weights(config)
+            MODELS.build(config)
 
 
 @pytest.mark.trained
@@ -153,6 +156,7 @@ def test_two_steps_of_each_method(method, tmp_path, monkeypatch):
     assert len(losses) == 2 and (losses > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('base', ABLATED)
 @pytest.mark.parametrize(
     ('row', 'contrast', 'aggregation', 'low', 'high'),
@@ -172,7 +176,8 @@ def test_rows_of_the_ablation_differ_in_their_components_alone(
     path = CONFIGS / 'aclnet' / 'ablation' / f'{base}_row{row}.py'
     config, whole = (Config.fromfile(p).model for p in (path, CONFIGS / 'aclnet' / f'{base}.py'))
     resolve_weights(config)
-    model = MODELS.build(config)
+    with without_start_weights():
+        model = MODELS.build(config)
     assert (model.acl_head is not None, model.use_aggregation) == (contrast, aggregation)
     assert (model.refiner.low, model.refiner.high) == (low, high)
     switches = ('use_contrast', 'use_aggregation')

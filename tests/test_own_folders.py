@@ -331,6 +331,7 @@ def test_it_is_said_that_there_are_no_twins_or_that_nobody_looked(tmp_path, monk
     assert 'near-twins of images of --test were not looked for: pip install "mmseg_acl[audit]" finds them' in said
 
 
+@pytest.mark.slow
 def test_many_images_are_compared_in_linear_work(tmp_path, monkeypatch):
     """Each image is decoded once, and no table has a place for each pair of 10,000."""
     asked, largest = [], []
@@ -381,6 +382,7 @@ def test_a_split_is_as_large_as_groups_allow(seed):
     assert hold_out(['a'] * 6 + ['b'] * 14, 0.1) == {'a'} and hold_out(['a'] * 20, 0.2) == set()
 
 
+@pytest.mark.usefixtures('bases')
 @pytest.mark.parametrize('method', list(BY_FOLDER))
 @pytest.mark.parametrize(('size', 'network', 'values'), [(128, 'mbv2', (255,)), (256, 'r50', (1, 2))])
 def test_the_config_reads_as_that_of_the_method(method, size, network, values, tmp_path, monkeypatch):

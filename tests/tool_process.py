@@ -19,6 +19,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from unittest.mock import patch
 
+from building import plain_texts
 from variation import vary
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +115,7 @@ def _run(command: list[str], settings: dict, outputs: list[str], before: Callabl
     sys.argv = command
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also where the tests run under nohup
     vary()
+    plain_texts()
     if before:
         before()
     runpy.run_path(command[0], run_name='__main__')

@@ -6,17 +6,21 @@ import logging
 import re
 from copy import deepcopy
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from building import LAY_OUT
 from mmengine.config import Config
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from torch import nn
+from yapf.yapflib import yapf_api
 
 from mmseg_acl.engine import load_config, same_run
 from mmseg_acl.engine.same_run import check_same_data, check_same_optimizer, check_same_run, note_data
 
+pytestmark = pytest.mark.usefixtures('bases')
 CONFIGS = Path(__file__).parents[2] / 'configs'
 PLAIN = CONFIGS / 'mean_teacher' / 'mbv2_kvasir_eighth.py'
 # With two optimizers and multipliers of the learning rate.
@@ -60,8 +64,9 @@ def checkpoint(path: Path, options: dict | None = None) -> dict:
 def stored() -> dict[Path, dict]:
     """Checkpoints of runs under these configs, with the config's text as mmengine writes it."""
     found = {path: checkpoint(path) for path in ENDS}
-    for path, content in found.items():
-        content['meta']['cfg'] = load_config(str(path)).pretty_text
+    with patch.object(yapf_api, 'FormatCode', LAY_OUT):
+        for path, content in found.items():
+            content['meta']['cfg'] = load_config(str(path)).pretty_text
     return found
 
 

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 
 import pytest
+from building import LAY_OUT
 from mmengine.config import Config
 from yapf.yapflib import yapf_api
 
@@ -18,7 +19,7 @@ CONFIG = Path(__file__).parents[2] / 'configs' / 'supervised.py'
 @pytest.fixture
 def formatted(monkeypatch) -> list[str]:
     """The texts that are formatted from now on."""
-    texts, original = [], yapf_api.FormatCode
+    texts, original = [], LAY_OUT
 
     def note(text: str, *args, **kwargs):
         texts.append(text)
@@ -30,6 +31,7 @@ def formatted(monkeypatch) -> list[str]:
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_run_formats_its_config_once_and_leaves_no_variable_in_it(formatted, synthetic_root, tmp_path, monkeypatch):
     monkeypatch.setenv('MMSEG_ACL_DATA', str(synthetic_root))
     options = {'train_cfg.max_iters': 2, 'train_cfg.val_begin': 9, 'default_hooks.checkpoint.interval': 1}
