@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 import torch
+from building import plain_texts
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from variation import vary
@@ -65,7 +66,9 @@ def run(method: str, options: dict, work_dir: Path, launcher: str = 'none') -> d
 def main() -> None:
     out, cases = Path(sys.argv[1]), json.loads(sys.argv[2])
     vary()
+    plain_texts()
     for name, (method, options) in cases.items():
+        options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
         try:
             found = run(method, options, out / name, 'pytorch')
         except Exception:  # the other cases are to be seen as well

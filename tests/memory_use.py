@@ -64,7 +64,12 @@ def memory() -> Memory:
 
 
 def measure(
-    method: str, folder: Path, iterations: int, every: int, told: Callable[[int, Memory], None] | None = None
+    method: str,
+    folder: Path,
+    iterations: int,
+    every: int,
+    told: Callable[[int, Memory], None] | None = None,
+    changes: dict | None = None,
 ) -> list[tuple[int, Memory]]:
     """Train on synthetic frames and note the memory after every so many iterations.
 
@@ -74,6 +79,7 @@ def measure(
         iterations: Length of the run.
         every: Iterations from one note to the next.
         told: Called with each note as it is made.
+        changes: Further options of the run.
     """
     write_synthetic(folder / 'data', labelled=5, unlabelled=7, test=3, size=(72, 96), seed=0)
     before = {name: os.environ.get(name) for name in ('MMSEG_ACL_DATA', 'MMSEG_ACL_WEIGHTS')}
@@ -85,6 +91,7 @@ def measure(
         'train_dataloader.num_workers': 0,
         'train_dataloader.persistent_workers': False,
         'log_level': 'WARNING',
+        **(changes or {}),
     }
     try:
         runner = build_runner(

@@ -11,6 +11,8 @@ import pytest
 import torch
 from comparing import assert_same_run, same
 from killing import die_at
+from mmengine.config import Config
+from steps import half_size
 from tool_process import ROOT, ToolProcess, run_tool
 
 from mmseg_acl.engine import read_checkpoint
@@ -34,6 +36,15 @@ def config(method: str) -> Path:
     return ROOT / 'tests' / 'configs' / f'{method}.py'
 
 
+def small(method: str, folder: Path) -> Path:
+    """A method's config as one file, for smaller images."""
+    content = Config.fromfile(config(method))
+    content.merge_from_dict(half_size(method))
+    file = folder / f'{method}.py'
+    file.write_text(''.join(f'{key} = {value!r}\n' for key, value in content.to_dict().items()))
+    return file
+
+
 def logged(work_dir: Path) -> list[dict]:
     (file,) = sorted(work_dir.glob('*/vis_data/scalars.json'))[-1:]
     return [json.loads(line) for line in file.read_text().splitlines()]
@@ -50,8 +61,8 @@ def names(root: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize('method', BY_FOLDER)
 def test_train_resume_and_test(method, synthetic_root, tmp_path):
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    run_tool('train.py', config(method), '--work-dir', whole, data=synthetic_root)
+    whole, parts, file = tmp_path / 'whole', tmp_path / 'parts', small(method, tmp_path)
+    run_tool('train.py', file, '--work-dir', whole, data=synthetic_root)
 
     lines = logged(whole)
     steps = [line for line in lines if 'loss' in line]
@@ -78,7 +89,7 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
         pictures = sorted(path.name for path in whole.glob('*/vis_data/vis_image/*.png'))
         assert pictures == ['pseudo_label_4.png', 'pseudo_label_8.png']
         quality = tmp_path / 'quality'
-        arguments = [config(method), whole / 'iter_8.pth', '--list', names(synthetic_root), '--out', quality]
+        arguments = [file, whole / 'iter_8.pth', '--list', names(synthetic_root), '--out', quality]
         run_tool('label_quality.py', *arguments, data=synthetic_root)
         found = json.loads((quality / 'label_quality.json').read_text())
         assert found['teacher']['change'] == 0 and found['as configured']['dice'] >= 0
@@ -87,7 +98,7 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
 
     # Killed, and gone on from what is whole, with a worker process for the loader this time.
     options = ['default_hooks.checkpoint.interval=2', 'default_hooks.checkpoint.max_keep_ckpts=1']
-    arguments = ['train.py', config(method), '--work-dir', parts, '--resume', '--cfg-options', *options]
+    arguments = ['train.py', file, '--work-dir', parts, '--resume', '--cfg-options', *options]
     killed = ToolProcess(
         *arguments, data=synthetic_root, before=partial(die_at, *KILLED.get(method, KILLED_ELSE))
     ).wait()
@@ -97,9 +108,7 @@ def test_train_resume_and_test(method, synthetic_root, tmp_path):
     assert_same_run(whole / 'iter_8.pth', parts / 'iter_8.pth')
 
     out = tmp_path / 'out'
-    run_tool(
-        'test.py', config(method), whole / 'iter_8.pth', '--datasets', 'synthetic', '--out', out, data=synthetic_root
-    )
+    run_tool('test.py', file, whole / 'iter_8.pth', '--datasets', 'synthetic', '--out', out, data=synthetic_root)
     results = json.loads((out / 'results.json').read_text())['synthetic']
     assert set(results) == networks
     for network, protocols in results.items():

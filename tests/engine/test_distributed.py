@@ -14,7 +14,7 @@ import pytest
 import torch
 from distributed_worker import run
 from mmengine.config import Config
-from steps import CONFIGS, batch, build, losses
+from steps import CONFIGS, batch, build, half_size, losses
 from tool_process import ROOT, tool_environment
 
 from mmseg_acl.engine import build_runner, distributed, load_config, read_checkpoint
@@ -63,7 +63,7 @@ def call(command: list, settings: dict) -> subprocess.CompletedProcess:
 @pytest.fixture(scope='module')
 def two_processes(synthetic_root, tmp_path_factory):
     """What two processes saw of all trainings of this file: to start them takes longer than eight tiny steps."""
-    cases = {method: (method, SHORT) for method in FOLDERS}
+    cases = {method: (method, {**SHORT, **half_size(method)}) for method in FOLDERS}
     cases['aclnet'] = 'aclnet', {**SHORT, 'model.segmentor.decode_head.init_cfg': OPINIONS}
     cases['per image'] = 'mean_teacher', {**PER_IMAGE, 'train_dataloader.batch_size': 4}
     accumulated = {'optim_wrapper.accumulative_counts': 2, 'optim_wrapper.clip_grad': dict(max_norm=1.0)}

@@ -188,6 +188,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_a_second_run_is_kept_out_of_a_work_dir_until_the_first_has_ended(tmp_path):
     folder = tmp_path / 'a'
     assert not in_use(folder)
@@ -500,7 +501,7 @@ def test_killed_at_random(method, synthetic_root, tmp_path):
     for _ in range(3):
         process = start(method, tmp_path / 'run', synthetic_root, *OPTIONS)
         process.wait_for('Iter(train)', 'Validating')
-        time.sleep(draw.uniform(0, 1.5))
+        time.sleep(draw.uniform(0, 0.4))
         process.kill()
         kills += process.wait().returncode == -signal.SIGKILL
     expect(start(method, tmp_path / 'run', synthetic_root, *OPTIONS), 0)
