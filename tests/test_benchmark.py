@@ -1,7 +1,6 @@
 """The benchmark runs; nothing here looks at a time."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from math import prod
@@ -10,6 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from tool_process import run_tool
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,15 +25,10 @@ def allocate(mebibytes: int) -> Callable[[], Tensor]:
     return lambda: torch.ones(mebibytes, 2**18)
 
 
-def test_help_names_every_part():
-    run = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / 'benchmark_speed.py'), '--help'],
-        capture_output=True,
-        text=True,
-        env={'PYTHONPATH': str(ROOT), 'PATH': ''},
-    )
-    assert run.returncode == 0, run.stderr
-    assert all(part in run.stdout for part in benchmark_speed.PARTS)
+def test_help_names_every_part(monkeypatch):
+    monkeypatch.setenv('PATH', '')
+    said = run_tool('benchmark_speed.py', '--help', data=Path()).stdout
+    assert all(part in said for part in benchmark_speed.PARTS)
 
 
 def test_a_part_is_measured_and_written(tmp_path, monkeypatch, capsys):
@@ -50,6 +45,7 @@ def test_a_part_is_measured_and_written(tmp_path, monkeypatch, capsys):
     assert content['title'] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_start_is_measured_for_every_kind_of_source(monkeypatch):
     monkeypatch.setattr(startup, 'SIZES', (3, 6))
     report = startup.run(1)
@@ -95,6 +91,7 @@ def test_affinity_parts():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_step_is_in_full_swing_and_taken_apart():
     full = step.Step(step.ROW_V, 128, input_side=64, images=2)
     assert full.model.refining and bool(full.model.caa_head.has_clusters)
@@ -106,6 +103,7 @@ def test_step_is_in_full_swing_and_taken_apart():
     assert not torch.equal(before, full.model.student.decode_head.conv_seg.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_extra_memory():
     assert measure.extra_memories(allocate, [(80,), (20,)]) == pytest.approx([80, 20], abs=4)

@@ -51,18 +51,18 @@ def test_a_region_is_what_lies_above_the_middle_of_a_row():
 
 def slow_propagate(labels, sure, regions, threshold, sequential=False):
     """Pixel by pixel; ``sequential`` is the public code's order, in which a region sees earlier ones' changes."""
-    found, asked = labels.clone(), labels.clone()
-    kept = sure.clone()
+    found, asked = labels.tolist(), labels.tolist()
+    kept, known = sure.tolist(), sure.tolist()
     for region in regions:
         inside = [(y, x) for y, x in region.nonzero().tolist()]
-        votes = [int((found if sequential else asked)[y, x]) for y, x in inside if sure[y, x]]
+        votes = [(found if sequential else asked)[y][x] for y, x in inside if known[y][x]]
         if not votes or len(votes) / len(inside) < threshold:
             continue
         top = max(set(votes), key=votes.count)
         if votes.count(top) / len(votes) > threshold:
             for y, x in inside:
-                found[y, x], kept[y, x] = top, True
-    return found.masked_fill(~kept, IGNORE)
+                found[y][x], kept[y][x] = top, True
+    return torch.tensor(found).masked_fill(~torch.tensor(kept), IGNORE)
 
 
 @pytest.mark.parametrize('classes', [2, 4])
@@ -130,6 +130,7 @@ def test_divergence_is_that_of_the_loops(channels):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_step_is_the_sum_of_its_rules(monkeypatch):
     changes = dict(threshold=0.55, most=0.56, cutmix=dict(prob=1.0), correlation=dict(channels=8, dropout=0.0))
     model = build('corrmatch', **PLAIN, **changes)
