@@ -14,7 +14,7 @@ SOURCES := mmseg_acl tools tests configs docs/site setup.py
 help:
 	@echo 'make demo        train and test on synthetic frames, write work_dirs/demo/report.html'
 	@echo 'make test        all tests'
-	@echo 'make test-quick  the tests that take seconds'
+	@echo 'make test-quick  the tests that take less than about half a second each'
 	@echo 'make test-robust the tests that train, with other seeds, start weights and instructions (an hour)'
 	@echo 'make test-readers what is written for CVAT, COCO and Label Studio, read by their own libraries (downloads them)'
 	@echo 'make gpu-check   what a GPU alone can show: half precision, NCCL, the cost of each method at 384'

@@ -44,6 +44,7 @@ def trained():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_every_loss_is_at_work(trained):
     _, history = trained
     for name in ('loss_seg', 'loss_consistency', 'loss_contrast', 'loss_affinity'):

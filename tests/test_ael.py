@@ -344,6 +344,7 @@ def test_a_single_image_of_each_kind_trains():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one():
     """Bank, counters and teacher travel in the state dict; the rest follows from the iteration."""
     whole = build('ael')
@@ -359,6 +360,7 @@ def test_a_resumed_run_equals_an_unbroken_one():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_bfloat16_autocast_trains():
     model = build('ael')
     with torch.autocast('cpu', dtype=torch.bfloat16):

@@ -1433,11 +1433,13 @@ def test_resuming_nothing_starts_at_the_beginning_and_says_so(case):
     assert 'NOTHING TO RESUME' in said[0]
 
 
+@pytest.mark.slow
 def test_a_run_without_a_seed_is_resumed_with_the_one_it_drew(case):
     case.checkpoint()
     assert case.build(resume=True, randomness__seed=None).seed == 0
 
 
+@pytest.mark.slow
 def test_what_takes_effect_otherwise_than_it_seems_is_said(case):
     said = []
     case.patch.setattr(logging.Logger, 'warning', lambda self, text, *_: said.append(text))
@@ -1448,6 +1450,7 @@ def test_what_takes_effect_otherwise_than_it_seems_is_said(case):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_frames_without_a_polyp_are_one_source_among_several(case):
     for path in case.root.glob('Synthetic/test/masks/*'):
         Image.new('L', (96, 72)).save(path)

@@ -386,6 +386,7 @@ def test_the_overlap_reaches_the_loss_through_views_and_flips():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one():
     unbroken, resumed = build('cac'), build('cac')
     train(unbroken, range(5))

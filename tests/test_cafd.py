@@ -255,6 +255,7 @@ def bce(values, valid, target: int) -> float:
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_the_discriminator_learns_labels_from_predictions_and_the_networks_to_pass_for_labels():
     """In the warm-up: labelled images alone, ignored pixels left out."""
     model = trained()
@@ -277,6 +278,7 @@ def test_the_discriminator_learns_labels_from_predictions_and_the_networks_to_pa
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_each_network_learns_what_the_discriminator_trusts_in_the_other():
     model = trained()
     data = batch(seed=9)
@@ -336,6 +338,7 @@ def test_phases_begin_when_they_are_to():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_no_loss_gives_a_gradient_where_it_should_not():
     model = trained().train()
     found = losses(model, batch(seed=9), iteration=6)
@@ -352,6 +355,7 @@ def test_no_loss_gives_a_gradient_where_it_should_not():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_network_gets_no_gradient_from_teaching_the_other():
     model = trained(adversarial_weights=(0.0, 0.0)).train()
     found = losses(model, batch(seed=9), iteration=6)
@@ -372,6 +376,7 @@ def test_targets_leave_no_trace_in_the_statistics():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('changes', 'data'),
     [
@@ -398,6 +403,7 @@ def test_every_loss_is_at_work_and_finite(changes, data):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_nothing_that_is_trusted_and_nothing_but_padding_are_finite():
     model = trained()
     model.confidence = 1 - 1e-9
@@ -413,6 +419,7 @@ def test_nothing_that_is_trusted_and_nothing_but_padding_are_finite():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_what_lies_under_padding_says_nothing():
     model = trained()
     truth = batch(seed=9)['data_samples']['sup'][0].gt_sem_seg.data
@@ -463,6 +470,7 @@ def test_a_single_optimizer_is_refused():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['OptimWrapper', 'BFloat16OptimWrapper'])
 def test_accumulation_and_mixed_precision_hold_for_both(kind):
     model = build('cafd')
@@ -548,6 +556,7 @@ def test_the_networks_differ_from_the_start_and_either_predicts():
     assert not torch.equal(*outputs.values())
 
 
+@pytest.mark.slow
 def test_a_plain_mmseg_checkpoint_fills_both_networks(tmp_path):
     plain, model = build('supervised'), build('cafd')
     for value in plain.state_dict().values():

@@ -317,6 +317,7 @@ def test_a_draw_leaves_the_generators_alone(semi):
     assert found == expected
 
 
+@pytest.mark.slow
 def test_partition_sets_the_lists(tmp_path):
     make_set(tmp_path / 'Kvasir-SEG', read_list('kvasir/train'))
     config = dict(type='KvasirSEGDataset', data_root=str(tmp_path))
@@ -461,6 +462,7 @@ def test_supervised_variant_of_a_config(synthetic_root, monkeypatch, tmp_path):
             assert torch.equal(a.gt_sem_seg.data, b.gt_sem_seg.data)
 
 
+@pytest.mark.slow
 def test_real_sets_load_whole(real_data):
     root = str(real_data)
     assert len(KvasirSEGDataset(data_root=root)) == 1000
@@ -471,6 +473,7 @@ def test_real_sets_load_whole(real_data):
     assert set(medico) == set(pranet)
 
 
+@pytest.mark.slow
 def test_real_quarter(real_data, monkeypatch):
     monkeypatch.setenv('MMSEG_ACL_DATA', str(real_data))
     for name, sizes in (('kvasir', [225, 675]), ('clinicdb', [137, 413]), ('polyp', [362, 1088])):

@@ -149,6 +149,7 @@ def test_every_entry_of_a_file_is_used(kind, tmp_path):
     assert not [key for key in before if torch.equal(before[key], at_random[key])], 'all are loaded'
 
 
+@pytest.mark.slow
 def test_the_published_sizes_fit():
     """The authors' files by name and shape: nothing is missing, nothing is left over."""
     for registers in (0, 4):

@@ -635,6 +635,7 @@ def test_holm_and_the_comparison_by_hand():
         compare([reference], dict(worse=[worse, {image: 1.0 for image in images if image != 'i3'}]))
 
 
+@pytest.mark.slow
 def test_intervals_cover_images_and_seeds_as_a_slow_bootstrap_does():
     rng = np.random.default_rng(3)
     images = [f'i{n}' for n in range(30)]

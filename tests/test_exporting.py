@@ -76,6 +76,7 @@ def frames(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_all_formats_are_written_and_compared(exported):
     out, said = exported
     names = {path.name for path in out.iterdir()} - {'polyp_masks.py'}
@@ -86,6 +87,7 @@ def test_all_formats_are_written_and_compared(exported):
         assert float(re.search(r'at most (\S+),', line)[1]) < 1e-3
 
 
+@pytest.mark.slow
 def test_the_metadata_say_how_a_graph_is_used(run, exported):
     out, _ = exported
     model = onnx.load(out / 'teacher.onnx')
@@ -101,6 +103,7 @@ def test_the_metadata_say_how_a_graph_is_used(run, exported):
     assert beside.items() <= json.loads(about['mmseg_acl']).items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['teacher.onnx', 'teacher.torchscript'])
 def test_predict_takes_an_exported_model_as_a_run(name, run, exported, frames, tmp_path):
     done = predict(exported[0] / name, frames, '--out', tmp_path / 'there', '--batch', 2)
@@ -115,6 +118,7 @@ def test_predict_takes_an_exported_model_as_a_run(name, run, exported, frames, t
     assert other.returncode == 2 and 'predictions of another' in other.stderr
 
 
+@pytest.mark.slow
 def test_mirror_images_are_averaged_as_in_torch(run, exported):
     frame = random_frames()[1]
     first, second = (
@@ -123,6 +127,7 @@ def test_mirror_images_are_averaged_as_in_torch(run, exported):
     np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_weights_without_pickle_are_a_checkpoint(run, exported):
     out, _ = exported
     pickled, plain = (
@@ -137,6 +142,7 @@ def test_weights_without_pickle_are_a_checkpoint(run, exported):
 SIGMOID = [dict(type='CrossEntropyLoss', use_sigmoid=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('head', [dict(classes=4), dict(out_channels=1, loss_decode=SIGMOID)])
 def test_a_graph_that_keeps_its_size_is_found_by_running_it(head, tmp_path):
     run = write_run(tmp_path / 'run', **head)  # a U-Net, which computes sizes in Python
@@ -148,6 +154,7 @@ def test_a_graph_that_keeps_its_size_is_found_by_running_it(head, tmp_path):
     assert [each.labels.shape for each in found] == [frame.shape[:2] for frame in random_frames()]
 
 
+@pytest.mark.slow
 def test_teachers_that_speak_with_one_voice_are_one_network(tmp_path):
     run = write_run(tmp_path / 'run', method='psmt')
     said: list[str] = []
@@ -178,6 +185,7 @@ def changed(run, tmp_path):
 READ, PACK = dict(type='LoadImageFromFile'), dict(type='PackSegInputs')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
@@ -206,6 +214,7 @@ def test_what_cannot_be_exported_is_named(changes, message, changed, tmp_path):
     assert not list(tmp_path.glob('*.torchscript'))
 
 
+@pytest.mark.slow
 def test_the_part_that_torch_cannot_export_is_found(run):
     model = TrainedModel(RunFiles(run / 'mean_teacher.py', run / 'iter_8.pth'), device='cpu')
     network = FramesToLogits(model.segmentor, describe(model))
@@ -215,6 +224,7 @@ def test_the_part_that_torch_cannot_export_is_found(run):
     assert failing_part(network, example) == 'the backbone (Moody)'
 
 
+@pytest.mark.slow
 def test_a_missing_library_is_named_with_its_mend(run, exported, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
     with pytest.raises(ImportError, match=r'needs the library onnxscript .*pip install "mmseg_acl\[export\]"'):
@@ -225,6 +235,7 @@ def test_a_missing_library_is_named_with_its_mend(run, exported, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_files_of_others_and_damaged_ones_are_refused(exported, tmp_path):
     for name in ('teacher.onnx', 'teacher.torchscript', 'teacher.safetensors'):
         (tmp_path / name).write_bytes((exported[0] / name).read_bytes()[:1000])
@@ -271,6 +282,7 @@ def check_example(folder: Path, found: Prediction) -> None:
     assert ((mask > 0) == found.labels)[sure].all() and sure.mean() > 0.9 and 0 < (mask > 0).mean() < 1
 
 
+@pytest.mark.slow
 def test_fifteen_lines_of_the_docs_give_the_mask_of_predict(resized, monkeypatch):
     code = example_of('python')
     assert len(code.strip().splitlines()) <= 15
@@ -279,6 +291,7 @@ def test_fifteen_lines_of_the_docs_give_the_mask_of_predict(resized, monkeypatch
     check_example(*resized)
 
 
+@pytest.mark.slow
 def test_the_lines_in_cpp_give_the_mask_of_predict(resized, tmp_path):
     """Headers are looked for where the compiler does by itself: name a folder of them in CPLUS_INCLUDE_PATH."""
     compiler = shutil.which('c++') or shutil.which('g++')

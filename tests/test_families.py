@@ -268,6 +268,7 @@ def test_sync_batchnorm_as_in_mmsegs_configs_trains_on_one_device():
     assert train(build('MeanTeacher', config), 'FCN', count=1)[0]['loss_seg'] > 0
 
 
+@pytest.mark.slow
 def test_weights_of_a_backbone_inside_a_backbone_are_resolved(monkeypatch, tmp_path):
     """STDC, BiSeNet and ICNet name their pre-trained weights one floor below."""
     config = ConfigDict(model=dict(type='MeanTeacher', segmentor=config_of('STDC')))

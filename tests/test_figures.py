@@ -192,6 +192,7 @@ def test_overlays_show_masks_and_predictions_of_all_runs(runs, tmp_path):
     assert not (truth == rgb(OVERLAP)).all(axis=2).any() and (truth == rgb(TRUTH)).all(axis=2).any()
 
 
+@pytest.mark.slow
 def test_a_figure_is_the_same_file_again(runs, tmp_path):
     for name in ('a', 'b'):
         style.save_figure(overlay.draw_overlays([runs['supervised']], first=1), tmp_path / name)
@@ -205,6 +206,7 @@ def test_opacity_is_checked(runs):
             overlay.draw_overlays([runs['supervised']], opacity=opacity)
 
 
+@pytest.mark.slow
 def test_failures_are_the_worst_images_with_contours(runs, tmp_path):
     run = runs['supervised']
     figure = overlay.draw_failures(run, ['synthetic'], count=5)
@@ -239,6 +241,7 @@ def test_contours_lie_around_their_regions_to_the_edge_of_the_frame(monkeypatch)
 # Affinities and features
 
 
+@pytest.mark.slow
 def test_affinities_of_marked_pixels(runs, tmp_path):
     figure = draw_affinities(runs['aclnet'], ['synthetic'], ['0003', '0001'])
     assert_nothing_is_clipped(figure)
@@ -300,6 +303,7 @@ def test_features_of_a_class_come_from_its_pixels(runs, monkeypatch, data_root):
         assert seen <= colors
 
 
+@pytest.mark.slow
 def test_tsne_separates_what_is_separate_and_is_drawn(runs, tmp_path):
     pytest.importorskip('sklearn')
     rng = np.random.default_rng(0)
@@ -348,6 +352,7 @@ def test_a_resumed_run_is_one_curve(tmp_path):
         read_scalars(bad)
 
 
+@pytest.mark.slow
 def test_curves_show_what_was_logged(tmp_path):
     logs = {}
     for number, name in enumerate(('SupOnly', 'A method with a long name', 'MT')):
@@ -402,6 +407,7 @@ def test_dice_is_read_for_the_network_that_is_asked_for(tmp_path):
         scores.read_dice(tmp_path / 'other.csv')
 
 
+@pytest.mark.slow
 def test_distributions_show_quartiles_and_means_by_set(tmp_path):
     rng = np.random.default_rng(0)
     values = {name: rng.beta(5, 2, (2, 50)) * 100 for name in ('one', 'two', 'three')}

@@ -107,6 +107,7 @@ def test_affinity_is_that_of_the_loops(num_heads, vectors):
         torch.testing.assert_close(affinity.vectors[b], z - z.mean(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('vectors', ['features', 'rows'])
 def test_affinity_gradients(vectors):
     head = perturb(AffinityHead(5, channels=4, num_heads=2, vectors=vectors))
@@ -369,6 +370,7 @@ def test_a_class_joins_when_it_and_the_others_have_keys():
         assert head._ready() == ready
 
 
+@pytest.mark.slow
 def test_loss_gradients():
     """To the student's vectors; keys are constants though the student's map is part of them."""
     student, teacher = affinities()

@@ -69,6 +69,7 @@ def numbers(text: str, name: str) -> list[float]:
     return [float(x) for x in re.findall(r'[\d.]+', re.search(rf'\| {name} .*', text).group().partition(name)[2])]
 
 
+@pytest.mark.slow
 def test_the_tool_counts_draws_and_names_the_next_command(root, monkeypatch, capsys):
     inspect(monkeypatch, CONFIG, '--frames', 3)
     said = capsys.readouterr().out
@@ -106,6 +107,7 @@ def test_contours_lie_where_the_masks_end_from_the_smallest_polyp_to_the_largest
         draw_label_sheet(source, 0)
 
 
+@pytest.mark.slow
 def test_class_data_and_several_sources(tmp_path):
     sources = [class_set(tmp_path / 'a', 3), class_set(tmp_path / 'b', 2)]
     dataset = dict(type='SemiSupervisedDataset', labelled=sources, unlabelled=None)
@@ -140,6 +142,7 @@ def test_masks_that_are_refused_end_in_one_message(root, monkeypatch, capsys):
         survey_data(Config())
 
 
+@pytest.mark.slow
 def test_the_start_of_a_run_names_the_tool_once_with_a_config_that_it_reads(root, monkeypatch):
     said = []
     monkeypatch.setattr(logging.Logger, 'info', lambda self, text, *_: said.append(str(text)))

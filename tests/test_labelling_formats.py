@@ -328,6 +328,7 @@ def test_regions_are_joined_over_corners():
 # ------------------------------------------------------------------ the tools
 
 
+@pytest.mark.slow
 def test_proposals_of_a_model_come_back_as_its_masks(frames, tmp_path):
     run = write_run(tmp_path / 'run')
     (tmp_path / 'list.txt').write_text('two\ncase 1/f1\ncase_2/f1\n')

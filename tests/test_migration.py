@@ -130,6 +130,7 @@ def test_what_trained_under_another_version_is_said_and_not_counted(description,
     assert '1 not begun' in said and f'1 of these runs, such as a, stand in {results} from another version' in said
 
 
+@pytest.mark.slow
 def test_only_what_this_version_has_trained_is_reused(description, tmp_path, monkeypatch):
     monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
     (run,) = read_experiment(description).runs
@@ -145,6 +146,7 @@ def test_only_what_this_version_has_trained_is_reused(description, tmp_path, mon
     assert find_trained([tmp_path / 'trained'], [run]) == {}
 
 
+@pytest.mark.slow
 def test_a_config_that_training_left_is_trained_by_the_present_steps(tmp_path):
     config = load_config(CONFIG)
     digest = fingerprint(config)

@@ -41,6 +41,7 @@ def run(tmp_path, synthetic_root, monkeypatch) -> tuple[Path, Path, Path]:
     return tmp_path / 'run' / 'aclnet.py', tmp_path / 'run' / 'iter_1.pth', frame
 
 
+@pytest.mark.slow
 def test_inference_of_mmseg_predicts_what_the_teacher_predicts(run):
     config, checkpoint, frame = map(str, run)
     model = init_model(config, checkpoint, device='cpu')
@@ -57,6 +58,7 @@ def test_inference_of_mmseg_predicts_what_the_teacher_predicts(run):
     assert model.decode_head is model.teacher.decode_head and model.out_channels == model.num_classes == 2
 
 
+@pytest.mark.slow
 def test_flips_of_mmsegs_test_time_augmentation(run):
     config, checkpoint, frame = run
     model = init_model(str(config), str(checkpoint), device='cpu')
@@ -71,6 +73,7 @@ def test_flips_of_mmsegs_test_time_augmentation(run):
     assert torch.equal(found.pred_sem_seg.data[0], alone.seg_logits.data.argmax(0))
 
 
+@pytest.mark.slow
 def test_pictures_of_student_and_teacher_are_kept_apart(tmp_path, synthetic_root, monkeypatch):
     for kind in (Visualizer, SegLocalVisualizer):  # else that of an earlier test, with its folder, would draw
         monkeypatch.setattr(kind, '_instance_dict', OrderedDict())

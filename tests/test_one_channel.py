@@ -56,6 +56,7 @@ def spread(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['supervised', 'mean_teacher', 'aclnet', 'psmt'])
 def test_masks_are_where_scores_are_counted(tmp_path, name):
     with warnings.catch_warnings():
@@ -72,6 +73,7 @@ def test_masks_are_where_scores_are_counted(tmp_path, name):
         assert metric.evaluate(2)['dataset/Dice'] == 100
 
 
+@pytest.mark.slow
 def test_an_exported_head_has_the_threshold_too(tmp_path):
     config = Config.fromfile(one_channel(tmp_path, 'mean_teacher'))
     assert 'threshold' not in config.model.segmentor.decode_head
@@ -85,6 +87,7 @@ def test_an_exported_head_has_the_threshold_too(tmp_path):
         assert torch.equal(ours.pred_sem_seg.data, theirs.pred_sem_seg.data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['supervised', 'mean_teacher'])
 def test_another_threshold_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match='decode_head.threshold is 0.3; a head with one channel is cut at 0.5 here'):

@@ -88,6 +88,7 @@ def labels_of(samples) -> set[int]:
     return {int(value) for sample in samples for value in sample.gt_sem_seg.data.unique()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'sizes', 'labels'),
     [
@@ -119,6 +120,7 @@ def test_the_documentations_configs_give_batches(here, name, sizes, labels):
     assert has_own_test_set(config)
 
 
+@pytest.mark.slow
 def test_the_same_network_without_unlabelled_images(here):
     config = Config.fromfile('my/supervised.py')
     assert config.model == Config.fromfile('my/binary.py').model.segmentor
@@ -129,6 +131,7 @@ def test_the_same_network_without_unlabelled_images(here):
         assert torch.equal(torch.stack(ours['inputs']), torch.stack(theirs['inputs']['sup']))
 
 
+@pytest.mark.slow
 def test_a_fair_rival_and_a_run_without_scores(here):
     strong = Config.fromfile('my/strong.py')
     loader = Runner.build_dataloader(strong.train_dataloader, seed=0)
@@ -144,6 +147,7 @@ def test_five_classes_are_learnt_by_acl_net(here):
     assert len(model.acl_head.bank.sizes) == model.student.num_classes == 5
 
 
+@pytest.mark.slow
 def test_a_ratio_over_three_sources_holds_in_every_batch(here):
     loader = Runner.build_dataloader(Config.fromfile('my/several.py').train_dataloader, seed=0)
     drawn = Counter()
@@ -187,6 +191,7 @@ def test_a_folder_of_ones_own_trains_validates_and_is_tested(here, name, metric)
 # ------------------------------------------------------------------ mmseg's own data sets
 
 
+@pytest.mark.slow
 def test_lists_as_in_voc_and_folders_as_in_ade(here, tmp_path):
     pipelines = Config.fromfile('my/classes.py')
     rng = np.random.default_rng(1)
@@ -218,6 +223,7 @@ def test_lists_as_in_voc_and_folders_as_in_ade(here, tmp_path):
         SemiSupervisedDataset([voc, ade], folder)
 
 
+@pytest.mark.slow
 def test_sources_are_checked(here):
     config = Config.fromfile('my/several.py').train_dataloader.dataset
     labelled, folder = config.labelled, config.unlabelled
@@ -235,6 +241,7 @@ def test_sources_are_checked(here):
 # ------------------------------------------------------------------ a folder of images
 
 
+@pytest.mark.slow
 def test_a_folder_is_read_with_its_subfolders_and_any_suffix(here, tmp_path):
     dataset = UnlabelledFolder('data/mine/unlabelled')
     names = [Path(dataset.get_data_info(i)['img_path']).name for i in range(len(dataset))]

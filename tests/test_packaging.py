@@ -136,6 +136,7 @@ def test_the_pins_agree_with_one_another(distribution, extras):
             assert not pin or not applies or requirement.specifier.contains(pin), (name, str(requirement), pin)
 
 
+@pytest.mark.slow
 def test_imports_between_rooms_run_one_way():
     rooms = {}
     for file in PACKAGE.rglob('*.py'):
@@ -151,6 +152,7 @@ def test_imports_between_rooms_run_one_way():
     assert order.index('engine') < order.index('visualization') < order.index('demo')
 
 
+@pytest.mark.slow
 def test_only_what_draws_imports_matplotlib():
     """It would take longer than all imports of this package together."""
     code = f"""
@@ -181,6 +183,7 @@ MODELS.build(dict(head, out_channels=1, threshold=0.5, loss_decode=loss))
     assert (result.returncode, result.stdout, result.stderr) == (0, '', '')
 
 
+@pytest.mark.slow
 def test_other_warnings_and_prints_still_show(capsys):
     code = 'import mmseg_acl, warnings; warnings.warn("for binary segmentation of mine"); print(1)'
     result = run_python(code)
@@ -200,6 +203,7 @@ def test_log_noise_is_dropped_and_the_rest_kept(caplog):
     assert caplog.messages == ['loss is nan']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['torch', 'mmengine', 'mmcv', 'mmseg'])
 def test_a_missing_part_is_named_with_the_command_that_installs_it(name):
     result = run_python(f'import sys; sys.modules[{name!r}] = None; import mmseg_acl')
@@ -210,6 +214,7 @@ def test_a_missing_part_is_named_with_the_command_that_installs_it(name):
     assert 'Could not import OneDL' not in result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_an_unfit_version_is_named(tmp_path):
     (tmp_path / 'mmcv').mkdir()
     (tmp_path / 'mmcv' / '__init__.py').write_text("__version__ = '1.7.2'\n")
@@ -218,6 +223,7 @@ def test_an_unfit_version_is_named(tmp_path):
     assert '  - mmcv is version 1.7.2; 2.0.1 or newer, below 3, is needed' in result.stderr
 
 
+@pytest.mark.slow
 def test_a_part_that_does_not_import_is_named(tmp_path):
     (tmp_path / 'mmseg').mkdir()
     (tmp_path / 'mmseg' / '__init__.py').write_text("raise AssertionError('MMCV==9 is used')\n")
@@ -225,6 +231,7 @@ def test_a_part_that_does_not_import_is_named(tmp_path):
     assert '  - mmseg is installed but does not import: MMCV==9 is used' in result.stderr
 
 
+@pytest.mark.slow
 def test_a_torchvision_made_for_another_torch_is_named_with_the_one_that_fits(tmp_path):
     (tmp_path / 'torchvision').mkdir()
     (tmp_path / 'torchvision' / '__init__.py').write_text("raise RuntimeError('operator nms does not exist')\n")

@@ -87,6 +87,7 @@ def predict(*args: object, **options) -> object:
     return run_tool('predict.py', *args, data=Path('nowhere'), **options)
 
 
+@pytest.mark.slow
 def test_masks_lie_as_the_frames_do_and_are_those_of_scoring(run, frames, tmp_path):
     done = predict(run, frames, '--out', tmp_path, '--overlay', '--prob', '--csv')
     assert 'network teacher' in done.stdout and 'written: 4 masks' in done.stdout
@@ -120,6 +121,7 @@ def test_masks_lie_as_the_frames_do_and_are_those_of_scoring(run, frames, tmp_pa
         assert changed[mask > 0].mean() > 0.5 and not changed[cv2.dilate(mask, np.ones((5, 5))) == 0].any()
 
 
+@pytest.mark.slow
 def test_a_second_call_goes_on_and_other_settings_are_refused(run, frames, tmp_path):
     predict(run, frames, '--out', tmp_path, '--batch', 3)
     (tmp_path / 'masks' / 'f0.png').unlink()
@@ -219,6 +221,7 @@ def test_a_video_becomes_masks_and_a_video(run, frames, tmp_path):
     assert shown == [(64, 80, 3)] * 4 and not film.read()[0]
 
 
+@pytest.mark.slow
 def test_smoothing_averages_over_the_past_and_lowers_flicker(run, frames, tmp_path):
     """A still scene under noise."""
     rng = np.random.default_rng(0)
@@ -247,6 +250,7 @@ def test_smoothing_averages_over_the_past_and_lowers_flicker(run, frames, tmp_pa
         Predictor(run, smooth=1)
 
 
+@pytest.mark.slow
 def test_classes_are_numbers_with_a_palette(frames, tmp_path):
     run = write_run(tmp_path / 'run', classes=4)
     done = predict(run, frames, '--out', tmp_path / 'out', '--csv', '--prob')
@@ -274,6 +278,7 @@ def test_the_class_predicts_frames_of_any_size_and_with_flips(run, frames):
     np.testing.assert_allclose(flipped([image])[0].probabilities, np.mean(views, axis=0), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_one_channel_is_thresholded_like_two(frames, tmp_path):
     loss = [dict(type='CrossEntropyLoss', use_sigmoid=True)]
     run = write_run(tmp_path / 'run', out_channels=1, loss_decode=loss)

@@ -444,6 +444,7 @@ def test_pranets_split_shares_its_sequences():
     assert len(test) > 20 and test <= train
 
 
+@pytest.mark.slow
 def test_real_folders_are_recognised_where_they_lie(real_data, tmp_path, monkeypatch):
     monkeypatch.undo()
     (report,) = prepare.prepare([real_data / 'CVC-300'], real_data_copy(real_data, tmp_path))

@@ -217,6 +217,7 @@ def test_noise_reaches_the_unlabelled_images_of_one_level_and_no_gradient_the_te
     assert all(p.grad is None for p in model.teacher.parameters())
 
 
+@pytest.mark.slow
 def test_joint_pass_lets_the_heads_see_what_perturb_returns():
     model = build('psmt', **PLAIN).student.eval()
     data = batch()
@@ -353,6 +354,7 @@ def test_a_mean_teachers_checkpoint_fills_both_teachers():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one():
     whole_run = build('psmt', alternate_every=3)
     train(whole_run, 6)
@@ -384,6 +386,7 @@ def test_confident_cross_entropy_against_loops(channels):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_the_loss_is_the_two_teachers_confident_labels_on_the_mixed_strong_view():
     """The whole way of the unlabelled images by hand, image by image, without noise; and that noise changes it."""
     model = build('psmt', noise=dict(epsilon=0.0), **PLAIN)
@@ -504,6 +507,7 @@ def test_wrong_arguments_are_named(wrong, message):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_bfloat16_autocast_trains():
     model = build('psmt')
     with torch.autocast('cpu', dtype=torch.bfloat16):

@@ -124,6 +124,7 @@ def assert_same(first: dict, second: dict) -> None:
             assert torch.equal(a.valid.data, b.valid.data)
 
 
+@pytest.mark.slow
 def test_batches_depend_neither_on_workers_nor_on_a_resume(synthetic_root, monkeypatch):
     monkeypatch.setenv('MMSEG_ACL_DATA', str(synthetic_root))
     torch.manual_seed(0)

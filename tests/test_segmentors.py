@@ -173,6 +173,7 @@ def test_row_one_is_plain_self_training_on_the_teachers_labels():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_the_total_is_the_weighted_sum_of_its_terms():
     """``L = L_seg + consistency_weight L_con + contrast_weight L_tra`` (Eq. 13)."""
     model = build('aclnet')
@@ -244,6 +245,7 @@ def test_the_loss_of_labelled_affinities_teaches_those_of_other_images():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_the_loss_of_labelled_affinities_is_a_switch_of_its_own():
     """With the contrast, and without it, where the head learns from this loss alone."""
     for rows in ({}, ROWS['I']):
@@ -293,6 +295,7 @@ def test_inspect_changes_nothing_and_shows_every_stage():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('part', ['affinities', 'aggregate', 'refine'])
 def test_training_and_inspection_go_the_same_way(part, monkeypatch):
     """What is changed on the way of the pseudo-labels changes in both."""
@@ -373,6 +376,7 @@ def test_aggregation_without_contrast_is_refused():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_bfloat16_autocast_trains():
     model = build('aclnet')
     with torch.autocast('cpu', dtype=torch.bfloat16):

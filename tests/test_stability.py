@@ -265,6 +265,7 @@ def test_a_few_of_these_cases():
         assert max(found) <= LIMIT, f'{name}: {max(found):.3g}'
 
 
+@pytest.mark.slow
 def test_without_floors_they_would():
     """The cases are hard enough to see the difference."""
     heads, draw = Losses(), Draw(seed=1)

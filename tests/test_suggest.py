@@ -68,6 +68,7 @@ def all_of(count: int, groups: np.ndarray | None = None, spare: tuple[int, ...] 
 # ------------------------------------------------------------------ the tool
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rule', RULES)
 def test_a_suggestion_is_a_list_that_trains_a_table_and_a_sheet(rule, run, pool, tmp_path):
     done = suggest(run, pool, '--budget', 3, '--rule', rule, '--out', tmp_path)
@@ -87,6 +88,7 @@ def test_a_suggestion_is_a_list_that_trains_a_table_and_a_sheet(rule, run, pool,
     assert not {'f0', 'twin'} <= set(entries)
 
 
+@pytest.mark.slow
 def test_labelled_and_excluded_frames_are_not_chosen_and_twins_of_labelled_ones_come_last(run, pool, tmp_path):
     for name, entries in (('labelled.txt', ['f0', 'f1']), ('test.txt', ['f2'])):
         (tmp_path / name).write_text('\n'.join(entries))
@@ -100,6 +102,7 @@ def test_labelled_and_excluded_frames_are_not_chosen_and_twins_of_labelled_ones_
     assert 'near-twin is labelled' in (tmp_path / 'out' / 'suggested.csv').read_text()
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_a_frame_that_cannot_be_read_is_skipped(pool, tmp_path):
     for number in range(20):
         image = np.random.default_rng(number).integers(0, 255, (40, 40, 3), np.uint8)

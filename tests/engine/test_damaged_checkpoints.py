@@ -63,6 +63,7 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
     return data[: int(random.integers(12))] + random.bytes(length)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'old format'])
 def test_no_damage_escapes(tmp_path, zipped):
     """Whatever is read of a damaged file, it ends in a message with its name, or in the very numbers it had."""
@@ -87,6 +88,7 @@ def test_no_damage_escapes(tmp_path, zipped):
     assert refused > (2.5 if zipped else 1) * TRIES
 
 
+@pytest.mark.slow
 def test_damage_in_the_pickle_of_an_intact_archive_does_not_escape(tmp_path):
     """As a program writes that has a defect: all checksums fit, so that only what is read can be judged."""
     whole = io.BytesIO()

@@ -230,6 +230,7 @@ def test_what_cannot_be_exported_is_named(tmp_path, change, network, message):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_a_missing_checkpoint_is_one_line_and_status_2(tmp_path, monkeypatch, capsys):
     source = tmp_path / 'config.py'
     Config.fromfile(CONFIGS / 'aclnet.py').dump(source)
