@@ -132,6 +132,7 @@ def test_the_joint_list_and_the_sequence_lists_find_their_folders(tmp_path, fram
     assert described(audit) == [('polyp/train', 'CVC-ClinicDB/26', 'clinicdb_seq/test', '26')]
 
 
+@pytest.mark.slow
 def test_what_is_written_can_be_read_again(root, tmp_path):
     write(root / 'old', 'twin', cv2.imread(str(root / 'old/images/c.png')))
     audit = audit_data(['old:', 'new:'], str(root))

@@ -333,6 +333,7 @@ def test_the_bank_holds_this_step_and_the_one_before():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('classes', [2, 4])
 def test_it_trains_with_two_classes_and_with_four(classes):
     model = build('cac', **{'segmentor.decode_head.num_classes': classes, 'threshold': 1.05 / classes})

@@ -326,6 +326,7 @@ def test_each_network_learns_what_the_discriminator_trusts_in_the_other():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_phases_begin_when_they_are_to():
     model = build('cafd')
     history = steps(model, optimizers(model), 6)
@@ -368,6 +369,7 @@ def test_a_network_gets_no_gradient_from_teaching_the_other():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_targets_leave_no_trace_in_the_statistics():
     model = trained().train()
     before = deepcopy(model.state_dict())

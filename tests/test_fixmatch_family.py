@@ -410,6 +410,7 @@ def test_the_largest_part_of_each_class_stays():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('classes', [2, 4])
 @pytest.mark.parametrize('method', METHODS)
 def test_it_trains_with_two_classes_and_with_four(method, classes):

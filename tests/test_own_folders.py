@@ -383,7 +383,9 @@ def test_a_split_is_as_large_as_groups_allow(seed):
 
 
 @pytest.mark.usefixtures('bases')
-@pytest.mark.parametrize('method', list(BY_FOLDER))
+@pytest.mark.parametrize(
+    'method', [pytest.param(name, marks=() if name == 'aclnet_plus' else pytest.mark.slow) for name in BY_FOLDER]
+)
 @pytest.mark.parametrize(('size', 'network', 'values'), [(128, 'mbv2', (255,)), (256, 'r50', (1, 2))])
 def test_the_config_reads_as_that_of_the_method(method, size, network, values, tmp_path, monkeypatch):
     pairs(tmp_path / 'L', 20, values=values)

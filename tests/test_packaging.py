@@ -168,6 +168,7 @@ except SystemExit:
     assert 'usage: train.py' in result.stdout and result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_import_and_build_are_silent():
     code = """
 import mmseg_acl

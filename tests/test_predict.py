@@ -138,6 +138,7 @@ def test_a_second_call_goes_on_and_other_settings_are_refused(run, frames, tmp_p
     assert student.returncode == 2 and 'another network' in student.stderr
 
 
+@pytest.mark.slow
 def test_outputs_within_the_source_are_no_frames_of_the_next_call(run, frames, tmp_path):
     source = tmp_path / 'frames'
     source.mkdir()

@@ -58,6 +58,7 @@ def test_cutmix_draws_the_share_from_a_beta_distribution():
     assert torch.equal(height, width) and share.max() < 1 and len(height.unique()) > 20
 
 
+@pytest.mark.slow
 def test_cutmix_moves_image_label_weight_and_valid_together_and_never_with_itself():
     torch.manual_seed(1)
     index = torch.arange(4.0)
@@ -199,6 +200,7 @@ def test_noise_refuses(wrong, message):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('changes', [dict(), two_head()], ids=['plain', 'cascade'])
 def test_noise_reaches_the_unlabelled_images_of_one_level_and_no_gradient_the_teachers(changes):
     model = build('psmt', **changes)
@@ -252,6 +254,7 @@ def test_perturb_may_append_features_to_be_labelled_too():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_the_level_is_the_last_that_the_decode_head_reads():
     model = build('psmt')
     assert model.level == 2
@@ -274,6 +277,7 @@ def test_the_level_is_the_last_that_the_decode_head_reads():
 # ------------------------------------------------------------------ the teachers
 
 
+@pytest.mark.slow
 def test_teachers_are_copies_in_the_warmup_then_move_in_turn():
     """After every step each teacher's every entry against a plain average, of one teacher or of none."""
     model = build('psmt', warmup_iters=2, alternate_every=3, teacher_momentum=0.6)
@@ -311,6 +315,7 @@ def test_teachers_start_alike_and_stay_frozen_in_eval():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('changes', [dict(), {'segmentor.decode_head.out_channels': 1,
                                               'segmentor.decode_head.threshold': 0.5}])  # fmt: skip
 def test_the_teacher_that_predicts_is_the_mean_of_both(changes):
@@ -436,6 +441,7 @@ def test_the_loss_is_the_two_teachers_confident_labels_on_the_mixed_strong_view(
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('classes', [2, 4])
 def test_losses_are_finite_not_zero_and_reach_the_student_only(classes):
     model = build('psmt', threshold=1 / classes, **{'segmentor.decode_head.num_classes': classes})
@@ -470,6 +476,7 @@ def test_a_sigmoid_head_trains():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_labels_that_are_all_ignored_or_all_background_are_no_trouble():
     model = build('psmt', threshold=0.9999)
     train(model, 5)

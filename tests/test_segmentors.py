@@ -40,6 +40,7 @@ def test_warmup_learns_from_labels_alone_and_keeps_the_teacher_a_copy():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['mean_teacher', 'aclnet'])
 def test_losses_are_finite_not_zero_and_reach_the_student_only(name):
     model = build(name)
@@ -195,6 +196,7 @@ def test_the_total_is_the_weighted_sum_of_its_terms():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_affinities_of_labelled_images_are_taught_by_their_masks():
     """loss_affinity is that of the student's map on the labelled views; a cell on a boundary has no say."""
     model = build('aclnet', affinity_weight=2.0, **{'segmentor.decode_head.dropout_ratio': 0})

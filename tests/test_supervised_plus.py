@@ -75,6 +75,7 @@ def test_nothing_but_the_affinity_loss_is_added():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_the_affinity_is_learnt():
     model = build('supervised_plus')
     history = train(model, 25)

@@ -310,6 +310,7 @@ def test_two_classes_train(changes):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_four_classes_train():
     # Longer on labels alone: a teacher near to uniform lifts no class above the anchors' threshold.
     check_run(build('u2pl', **FOUR, warmup_iters=12, total_iters=24), bands)
@@ -365,6 +366,7 @@ def test_background_alone_is_finite():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one():
     model = ready()
     state = deepcopy(model.state_dict())
@@ -377,6 +379,7 @@ def test_a_resumed_run_equals_an_unbroken_one():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_bfloat16_autocast_trains():
     model = build('u2pl')
     with torch.autocast('cpu', dtype=torch.bfloat16):
