@@ -9,6 +9,9 @@ The file has three parts. ``configs``: for each config file the keys that a run 
 parameters. ``values``: the distinct dicts that the keys have; ``#12`` stands for the twelfth of them. ``parameters``:
 for each distinct pair of model and optimizer ``[learning rate, weight decay, number, digest of the names]`` by the
 longest prefix below which all learning parameters have the same two.
+
+``plain_steps`` says pipelines with mmcv's and mmseg's steps, so that those of the two tracks can be compared, and
+today's with those of 1a6be0e.
 """
 
 from __future__ import annotations
@@ -48,6 +51,36 @@ def config_files(root: Path) -> list[Path]:
 def read_keys(config: Config) -> dict[str, Any]:
     """What a run reads of a config, in JSON's types."""
     return json.loads(json.dumps({key: value for key, value in config.to_dict().items() if key in RUN_KEYS}))
+
+
+def plain_steps(value: Any) -> Any:
+    """What is said with this package's quick steps, said with mmcv's and mmseg's."""
+    if isinstance(value, list):
+        value = [plain for step in value for plain in _plain_step(step)]
+        valid, resize = dict(type='MarkValid'), [step for step in value if _step_type(step) == 'RandomResize']
+        if valid in value and resize:
+            value.remove(valid)
+            value.insert(value.index(resize[0]), valid)
+        return [plain_steps(step) for step in value]
+    return {key: plain_steps(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+def _plain_step(step: Any) -> list:
+    kind = _step_type(step)
+    if kind == 'RandomResizeAndCrop':
+        resize = {key: step[key] for key in ('scale', 'ratio_range')}
+        crop = dict(type='RandomCrop', crop_size=step['crop_size'])
+        return [dict(type='RandomResize', **resize, resize_type='mmseg.Resize'), crop]
+    if kind == 'RandomFlipFields':
+        return [dict(step, type='RandomFlip')]
+    if kind == 'RandomGrey':
+        weights = (0.114, 0.587, 0.299)
+        return [dict(type='RandomGrayscale', prob=step['prob'], keep_channels=True, channel_weights=weights)]
+    return [step]
+
+
+def _step_type(step: Any) -> str | None:
+    return step.get('type') if isinstance(step, dict) else None
 
 
 def parameter_settings(config: Config) -> dict[str, list]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from building import without_start_weights
-from resolved_configs import BUILT, Store, config_files, parameter_settings, read_keys
+from resolved_configs import BUILT, Store, config_files, parameter_settings, plain_steps, read_keys
 
 from mmseg_acl.engine import load_config
 from mmseg_acl.engine.start.config_checks import DISSOLVED_HOOKS
@@ -53,40 +53,10 @@ def stored(name: str) -> dict[str, Any]:
     return config
 
 
-def plain_steps(value: Any) -> Any:
-    """What is said with this package's quick steps, said with mmcv's and mmseg's."""
-    if isinstance(value, list):
-        value = [plain for step in value for plain in _plain_step(step)]
-        valid, resize = dict(type='MarkValid'), [step for step in value if step_type(step) == 'RandomResize']
-        if valid in value and resize:
-            value.remove(valid)
-            value.insert(value.index(resize[0]), valid)
-        return [plain_steps(step) for step in value]
-    return {key: plain_steps(inner) for key, inner in value.items()} if isinstance(value, dict) else value
-
-
-def _plain_step(step: Any) -> list:
-    kind = step_type(step)
-    if kind == 'RandomResizeAndCrop':
-        resize = {key: step[key] for key in ('scale', 'ratio_range')}
-        crop = dict(type='RandomCrop', crop_size=step['crop_size'])
-        return [dict(type='RandomResize', **resize, resize_type='mmseg.Resize'), crop]
-    if kind == 'RandomFlipFields':
-        return [dict(step, type='RandomFlip')]
-    if kind == 'RandomGrey':
-        weights = [0.114, 0.587, 0.299]
-        return [dict(type='RandomGrayscale', prob=step['prob'], keep_channels=True, channel_weights=weights)]
-    return [step]
-
-
-def step_type(step: Any) -> str | None:
-    return step.get('type') if isinstance(step, dict) else None
-
-
 def today(name: str) -> dict[str, Any]:
     """The keys of today's config."""
     keys = read_keys(load_config(str(CONFIGS / name)))
-    keys['train_dataloader'] = plain_steps(keys['train_dataloader'])
+    keys['train_dataloader'] = json.loads(json.dumps(plain_steps(keys['train_dataloader'])))
     return {key: value for key, value in keys.items() if key not in NOT_IN_THE_FILE}
 
 
