@@ -11,6 +11,7 @@ from building import bases_read_once, plain_texts
 from grid_tools import GridTools, describe_grid
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
+from mmseg.visualization import SegLocalVisualizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from variation import is_varied, vary
 
@@ -65,11 +66,12 @@ def environment() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def loggers() -> Iterator[None]:
-    """Loggers end with their test: a run of the same name in the same second would write to its closed stream."""
-    known = set(MMLogger._instance_dict)
+    """Loggers and visualizers end with their test: a later run would write to a closed stream or a lost folder."""
+    known = {kind: set(kind._instance_dict) for kind in (MMLogger, SegLocalVisualizer)}
     yield
-    for name in set(MMLogger._instance_dict) - known:
-        del MMLogger._instance_dict[name]
+    for kind, names in known.items():
+        for name in set(kind._instance_dict) - names:
+            del kind._instance_dict[name]
 
 
 @pytest.fixture(scope='session')
