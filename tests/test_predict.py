@@ -162,6 +162,15 @@ def test_masks_of_another_origin_are_not_written_over(run, frames, tmp_path):
     assert truth.read_bytes() == b'drawn by hand'
 
 
+def test_a_damaged_record_is_named_with_a_mend_that_works(run, frames, tmp_path):
+    source = find_frames(str(frames / 'f0.png'))
+    predict_into(Predictor(run), source, tmp_path)
+    (tmp_path / 'predictor.json').write_text('{')
+    with pytest.raises(ValueError, match='predictor.json is damaged .*: write anew with --overwrite'):
+        predict_into(Predictor(run), source, tmp_path)
+    assert predict_into(Predictor(run), source, tmp_path, overwrite=True).written == 1
+
+
 def test_a_frame_that_cannot_be_read_is_named_and_skipped(run, frames, tmp_path):
     source = tmp_path / 'frames'
     source.mkdir()

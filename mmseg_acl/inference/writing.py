@@ -166,11 +166,13 @@ def _claim(out: Path, predictor: Predictor, overwrite: bool) -> None:
                 raise ValueError(
                     f'{foreign} is no prediction of this tool, and might be written over: give another --out'
                 )
-    if file.is_file() and not overwrite:
+    elif not overwrite:
         try:
             former = json.loads(file.read_text())
         except ValueError as error:
-            raise ValueError(f'{file} is damaged ({error}): remove it, or give another --out') from error
+            raise ValueError(
+                f'{file} is damaged ({error}): write anew with --overwrite, or give another --out'
+            ) from error
         differing = [key for key in {**former, **own} if former.get(key) != own.get(key)]
         if differing:
             raise ValueError(
