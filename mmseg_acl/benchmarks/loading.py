@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections import defaultdict
 from functools import partial
-from pathlib import Path
 
 import cv2
 from mmengine.config import Config
@@ -14,7 +11,7 @@ from mmengine.registry import DefaultScope, init_default_scope
 from mmseg.registry import DATASETS
 
 from mmseg_acl import shipped
-from mmseg_acl.benchmarks.measure import Report, SkipPart, Spans, seconds
+from mmseg_acl.benchmarks.measure import Report, Spans, cpu_seconds, data_folders
 from mmseg_acl.datasets import SemiSupervisedDataset
 from mmseg_acl.datasets.samplers import Draw
 
@@ -55,9 +52,7 @@ def run(repeats: int) -> Report:
     Raises:
         SkipPart: There is no Kvasir-SEG.
     """
-    root = os.environ.get('MMSEG_ACL_DATA')
-    if not root or not (Path(root) / 'Kvasir-SEG').is_dir():
-        raise SkipPart('it needs real images: set MMSEG_ACL_DATA to the folder with Kvasir-SEG/')
+    data_folders(['Kvasir-SEG'])
     if DefaultScope.get_current_instance() is None:
         init_default_scope('mmseg')
     # As in training, where loading shares the cores with other workers.
@@ -77,10 +72,7 @@ def run(repeats: int) -> Report:
         }
         runs |= {('images', path): partial(cv2.imread, path, cv2.IMREAD_COLOR) for path in images}
         runs |= {('masks', path): partial(cv2.imread, path, cv2.IMREAD_UNCHANGED) for path in masks if path}
-        found = defaultdict(float)
-        # The best round of each image: where others work, too, no round is undisturbed from its first to its last.
-        for (kind, _), taken in seconds(runs, repeats, time.process_time).items():
-            found[kind] += taken
+        found = cpu_seconds(runs, repeats)
         whole = found['labelled'] + found['unlabelled']
         rows.append(
             {

@@ -73,6 +73,37 @@ def seconds(
     return {name: min(values[1:]) for name, values in times.items()}
 
 
+def cpu_seconds(runs: dict[tuple[str, Hashable], Callable[[], object]], repeats: int) -> dict[str, float]:
+    """CPU time of things that are done piece by piece, each piece being timed by itself as in :func:`seconds`.
+
+    Where others work, too, no round is undisturbed from its first piece to its last; a piece is, in some round.
+
+    Args:
+        runs: By name of the thing and key of its piece.
+        repeats: Rounds after a first one that is not timed.
+
+    Returns:
+        Seconds of the best rounds of all pieces, by name.
+    """
+    total: defaultdict[str, float] = defaultdict(float)
+    for (name, _), taken in seconds(runs, repeats, time.process_time).items():
+        total[name] += taken
+    return total
+
+
+def data_folders(names: Sequence[str]) -> list[Path]:
+    """Those of the folders that lie below ``MMSEG_ACL_DATA``.
+
+    Raises:
+        SkipPart: None does.
+    """
+    root = os.environ.get('MMSEG_ACL_DATA')
+    found = [Path(root) / name for name in names if (Path(root) / name).is_dir()] if root else []
+    if not found:
+        raise SkipPart(f'it needs real images: set MMSEG_ACL_DATA to the folder with {" or ".join(names)}')
+    return found
+
+
 class Spans:
     """Seconds of named spans of a step, on the wall or by another clock; nested ones count for the inner alone."""
 

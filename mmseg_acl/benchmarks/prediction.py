@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 import tempfile
-import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -19,7 +16,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmseg.registry import MODELS
 
-from mmseg_acl.benchmarks.measure import Report, SkipPart, seconds
+from mmseg_acl.benchmarks.measure import Report, SkipPart, cpu_seconds, data_folders
 from mmseg_acl.benchmarks.step import CONFIGS, random_weights, ready_to_build
 from mmseg_acl.engine import load_config
 from mmseg_acl.inference.exported import ExportedModel
@@ -41,20 +38,19 @@ TARGET = 1.15
 def write_run(folder: Path, config: Path) -> list[str]:
     """A run with random weights, as :func:`~mmseg_acl.inference.runs.find_run` takes it."""
     ready_to_build()
-    config = load_config(str(config))
-    config.model = random_weights(config.model)
+    content = load_config(str(config))
+    content.model = random_weights(content.model)
     torch.manual_seed(0)
-    model = MODELS.build(config.model)
+    model = MODELS.build(content.model)
     model.init_weights()
-    config.dump(folder / 'config.py')
+    content.dump(folder / 'config.py')
     torch.save(dict(state_dict=model.state_dict()), folder / 'random.pth')
     return [str(folder / 'config.py'), str(folder / 'random.pth')]
 
 
-def in_batches(run: Callable[[list], object], samples: Sequence) -> None:
-    """Give samples to ``run``, some at a time."""
-    for start in range(0, len(samples), BATCH):
-        run(samples[start : start + BATCH])
+def batches(count: int) -> list[slice]:
+    """Places of so many samples, some at a time."""
+    return [slice(start, start + BATCH) for start in range(0, count, BATCH)]
 
 
 @torch.no_grad()
@@ -63,11 +59,11 @@ def bare_network(model: TrainedModel, samples: Sequence[dict]) -> Callable[[], o
     whole = model.model.data_preprocessor(pseudo_collate(list(samples)), False)
     inputs = whole['inputs'].contiguous(memory_format=torch.channels_last)
     metas = [sample.metainfo for sample in whole['data_samples']]
-    places = range(len(samples))
 
     @torch.no_grad()
     def run() -> None:
-        in_batches(lambda own: model.segmentor.inference(inputs[own], [metas[place] for place in own]), places)
+        for own in batches(len(metas)):
+            model.segmentor.inference(inputs[own], metas[own])
 
     return run
 
@@ -75,7 +71,7 @@ def bare_network(model: TrainedModel, samples: Sequence[dict]) -> Callable[[], o
 def bare_graph(model: ExportedModel, frames: Sequence[np.ndarray]) -> Callable[[], object]:
     """The same in ONNX Runtime; normalising is part of the graph."""
     stack = np.stack([model.prepare(frame)[0] for frame in frames])
-    return lambda: in_batches(model.logits, stack)
+    return lambda: [model.logits(stack[own]) for own in batches(len(stack))]
 
 
 def _each(run: Callable[[object], object], given: Sequence) -> None:
@@ -126,9 +122,7 @@ def measure(paths: Sequence[Path], repeats: int, config: Path = CONFIG) -> Repor
                 ('ONNX Runtime', start): bare_graph(exported, own),
                 **{(f'predict {name}', start): run for name, run in predict.items()},
             }
-        found: defaultdict[str, float] = defaultdict(float)
-        for (name, _), taken in seconds(runs, repeats, time.process_time).items():
-            found[name] += taken
+        found = cpu_seconds(runs, repeats)
     ms = {name: value / len(paths) * 1e3 for name, value in found.items()}
     sizes = {frame.shape[:2] for frame in frames}
     return Report(
@@ -163,12 +157,7 @@ def run(repeats: int) -> Report:
     Raises:
         SkipPart: There are none, or ONNX Runtime is missing.
     """
-    root = os.environ.get('MMSEG_ACL_DATA')
-    folders = (
-        [sorted((Path(root) / name).iterdir()) for name in FOLDERS if (Path(root) / name).is_dir()] if root else []
-    )
-    if not folders:
-        raise SkipPart(f'it needs real images: set MMSEG_ACL_DATA to the folder with {" or ".join(FOLDERS)}')
+    folders = [sorted(folder.iterdir()) for folder in data_folders(FOLDERS)]
     in_turn = [path for paths in itertools.zip_longest(*folders) for path in paths if path]
     try:
         return measure(in_turn[:IMAGES], repeats)
