@@ -53,6 +53,7 @@ def test_every_loss_is_at_work(trained):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_banks_fill_by_class(trained):
     model, _ = trained
     fill = model.acl_head.bank.fill.tolist()
@@ -60,6 +61,7 @@ def test_banks_fill_by_class(trained):
     assert model.caa_head.has_clusters
 
 
+@pytest.mark.slow
 @pytest.mark.trained
 def test_labels_are_refined_on_the_simplex_and_drawn(trained):
     model, _ = trained

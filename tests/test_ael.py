@@ -163,6 +163,7 @@ def test_the_pasted_box_is_that_of_an_object_of_the_partner():
     assert seen == [{None}, {(2, 4, 9, 12), (15, 20, 18, 25)}, {(5, 5, 8, 25)}]
 
 
+@pytest.mark.slow
 def test_classes_are_drawn_by_their_rates_among_those_the_partner_has():
     labels = torch.zeros(2, 8, 8, dtype=torch.long)
     labels[:, 0, :], labels[:, 3, :], labels[:, 6, :] = 1, 2, 3
@@ -291,6 +292,7 @@ def test_nothing_to_learn_from_is_a_loss_of_zero_with_a_gradient():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('changes', [{}, SIGMOID])
 def test_losses_are_finite_not_zero_and_reach_the_student_only(changes):
     model = build('ael', **changes)
@@ -305,6 +307,7 @@ def test_losses_are_finite_not_zero_and_reach_the_student_only(changes):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_four_classes_train_and_fill_the_bank():
     model = build('ael', **FOUR)
     optimizer = torch.optim.SGD(model.student.parameters(), lr=0.05)
@@ -320,6 +323,7 @@ def test_four_classes_train_and_fill_the_bank():
     assert (model.bank.confidence > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('label', [0, IGNORE])
 def test_images_without_any_object_stay_finite(label, monkeypatch):
     model = build('ael')

@@ -169,6 +169,7 @@ def test_bad_input(root, monkeypatch):
         audit_data(['old:'], str(root))
 
 
+@pytest.mark.slow
 def test_the_tool(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('MMSEG_ACL_DATA', str(root))
     out = tmp_path / 'audit'

@@ -47,10 +47,10 @@ LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadPolypMask')]
 class Case:
     """A user's place: a data root of few frames, a config, a work dir."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, frames: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.patch = folder, patch
         self.root, self.work_dir = folder / 'data', folder / 'run'
-        write_synthetic(self.root, labelled=5, unlabelled=5, test=2, size=(72, 96))
+        shutil.copytree(frames, self.root)
         self.labelled, self.unlabelled = (self.root / 'Synthetic' / part for part in ('labelled', 'unlabelled'))
         self.image, self.mask = (self.labelled / kind / '0001.png' for kind in ('images', 'masks'))
         patch.setenv('MMSEG_ACL_DATA', str(self.root))
@@ -1265,8 +1265,9 @@ GRIDS = [
     ),
 ]
 
-QUICK = [*LISTS, *FILES, *CLASS_DATA]
+QUICK = [*LISTS, *FILES]
 BUILDING = [
+    *CLASS_DATA,
     *SCORED_DATA,
     *CONFIG_FILES,
     *SECTIONS,
@@ -1282,10 +1283,18 @@ BUILDING = [
 ROWS = [*QUICK, *BUILDING]
 
 
+@pytest.fixture(scope='module')
+def frames(tmp_path_factory) -> Path:
+    """What each case has a copy of."""
+    root = tmp_path_factory.mktemp('frames')
+    write_synthetic(root, labelled=5, unlabelled=5, test=2, size=(72, 96))
+    return root
+
+
 @pytest.fixture
-def case(tmp_path, monkeypatch) -> Case:
+def case(frames, tmp_path, monkeypatch) -> Case:
     monkeypatch.delenv('MMSEG_ACL_DEBUG', raising=False)
-    return Case(tmp_path, monkeypatch)
+    return Case(tmp_path, frames, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -1425,6 +1434,7 @@ def test_lists_written_on_windows(case):
     ]
 
 
+@pytest.mark.slow
 def test_resuming_nothing_starts_at_the_beginning_and_says_so(case):
     said = []
     case.patch.setattr('mmseg_acl.engine.start.resume.print_log', lambda text, **_: said.append(text))
@@ -1500,6 +1510,7 @@ class AllWhite(BaseTransform):
         return results
 
 
+@pytest.mark.slow
 def test_labels_that_another_package_makes_are_checked_when_they_are_drawn(case):
     pipeline = [*case.source()['pipeline'][:-1], AllWhite(), PACK]
     dataset = DATASETS.build(dict(type='SemiSupervisedDataset', labelled=case.source(pipeline=pipeline)))
@@ -1509,6 +1520,7 @@ def test_labels_that_another_package_makes_are_checked_when_they_are_drawn(case)
     assert labels.found == {0, 1}
 
 
+@pytest.mark.slow
 def test_of_many_masks_a_sample_is_read_and_the_others_when_they_are_drawn(case):
     case.patch.setattr('mmseg_acl.datasets.class_data.MAX_READ', 3)
     said = []
@@ -1524,6 +1536,7 @@ def test_of_many_masks_a_sample_is_read_and_the_others_when_they_are_drawn(case)
         check_samples(labels_to_check(dataset), [dataset[i]['data_samples'] for i in range(5)])
 
 
+@pytest.mark.slow
 def test_classes_that_no_mask_has_are_named(case):
     said = []
     case.patch.setattr('mmseg_acl.datasets.class_data.print_log', lambda text, **_: said.append(text))
@@ -1532,6 +1545,7 @@ def test_classes_that_no_mask_has_are_named(case):
     assert said == ['no mask of the labelled images has the classes tool']
 
 
+@pytest.mark.slow
 def test_masks_larger_than_their_images_are_resized_with_them(case):
     case.class_numbers()
     Image.open(case.mask).resize((192, 144), Image.Resampling.NEAREST).save(case.mask)
@@ -1555,8 +1569,8 @@ def test_missing_masks_of_unlabelled_images_are_looked_for_once(case):
     assert len(shown) == NUM_SHOWN_PROBLEMS
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_motley_set_trains(case):
     kinds = [KINDS['grey'], KINDS['with transparency'], KINDS['palette'], lambda image: image.resize((31, 33))]
     for folder in (case.labelled, case.unlabelled):

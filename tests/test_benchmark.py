@@ -25,6 +25,7 @@ def allocate(mebibytes: int) -> Callable[[], Tensor]:
     return lambda: torch.ones(mebibytes, 2**18)
 
 
+@pytest.mark.slow
 def test_help_names_every_part(monkeypatch):
     monkeypatch.setenv('PATH', '')
     said = run_tool('benchmark_speed.py', '--help', data=Path()).stdout
@@ -82,6 +83,7 @@ def test_a_part_that_lacks_something_is_skipped(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_affinity_parts():
     parts = affinity.Parts(affinity.Setting(grid=4, batch=2, bank=64, clusters=5))
     for run in (parts.learn, parts.teach, parts.contrast, parts.aggregate, parts.whole):
@@ -118,8 +120,8 @@ def test_operations_of_grouped_convolutions(groups):
     assert measure.product_flops(lambda: conv(images).sum().backward()) == 3 * forward
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_methods_take_a_step_on_synthetic_frames():
     """A plain segmentor, one with banks and one with two optimizers; the others' steps have tests of their own."""
     chosen = ('SupOnly', 'CAFD', 'ACL-Net+')

@@ -63,6 +63,7 @@ def test_validation_parts_are_neither_labelled_nor_tested(group):
     assert validation < set(read_list(f'{group}/train'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('options', 'said', 'kept'),
     [
@@ -127,8 +128,8 @@ def test_the_best_checkpoints_of_one_and_of_several_scores(keys, tmp_path):
     assert f'python tools/test.py {run}\n' in text and f'python tools/export.py {run} --format onnx' in text
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('folder', ['validation', 'test'])
 def test_the_commands_at_the_end_of_a_run_work(data, tmp_path, folder):
     done = run_tool(

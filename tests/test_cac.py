@@ -100,6 +100,7 @@ def test_crops_overlap_as_asked_and_lie_whole_strides_apart():
     assert len(flips) == 8, 'the first crop lies anywhere'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stride', [1, 2, 8])
 def test_shared_cells_show_the_same_place(stride):
     """The image names its places, so cells of the two maps must agree; a loop says which cells there are."""
@@ -286,6 +287,7 @@ def test_only_the_less_sure_view_is_drawn_and_only_to_a_sure_target():
     assert found['anchor_share'].item() == 0.5
 
 
+@pytest.mark.slow
 def test_padding_is_no_anchor_no_target_and_no_negative():
     values = []
     for fill in (0.0, 7.0):
@@ -298,6 +300,7 @@ def test_padding_is_no_anchor_no_target_and_no_negative():
     assert values[0] > 0 and torch.equal(*values)
 
 
+@pytest.mark.slow
 def test_nothing_to_contrast_is_a_zero_that_stays_connected():
     cells = drawn(2)
     everywhere = torch.tensor([0.99, 0.01], dtype=torch.float64).expand(80, 2)
@@ -348,6 +351,7 @@ def test_it_trains_with_two_classes_and_with_four(classes):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_sigmoid_head_trains():
     changes = dict(num_classes=2, out_channels=1)
     head = {f'segmentor.decode_head.{key}': value for key, value in changes.items()}
@@ -356,6 +360,7 @@ def test_a_sigmoid_head_trains():
     assert all(step['loss_contrast'] > 0 for step in history[2:])
 
 
+@pytest.mark.slow
 def test_gradients_reach_all_of_the_student_and_the_projector():
     model = build('cac')
     for iteration in (0, 3):
@@ -369,6 +374,7 @@ def test_gradients_reach_all_of_the_student_and_the_projector():
     assert float(next(model.student.backbone.parameters()).grad.abs().sum()) > 0
 
 
+@pytest.mark.slow
 def test_the_overlap_reaches_the_loss_through_views_and_flips():
     """With two equal crops that differ in their flips alone, an untrained network is as consistent as it can be."""
     model = build('cac', **{'segmentor.decode_head.dropout_ratio': 0}).eval()

@@ -165,6 +165,7 @@ def test_any_segmentor_gets_a_block(changes, channels, index):
     assert not torch.equal(segmentor.encode_decode(images, full_image_metas(images)), before)
 
 
+@pytest.mark.slow
 def test_a_backbone_without_a_list_of_features_is_refused():
     bare = {
         'segmentor.backbone': dict(_delete_=True, type='MobileNetV2', widen_factor=0.1, out_indices=(6,)),
@@ -441,6 +442,7 @@ def test_what_lies_under_padding_says_nothing():
 # ------------------------------------------------------------------ two optimizers
 
 
+@pytest.mark.slow
 def test_each_optimizer_has_its_own_parameters():
     model = build('cafd')
     wrappers = optimizers(model, paramwise_cfg=dict(custom_keys={'neck.block': dict(lr_mult=10.0)}))
@@ -490,6 +492,7 @@ def test_accumulation_and_mixed_precision_hold_for_both(kind):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_resumed_run_knows_its_place_in_a_cycle_of_accumulation():
     model = build('cafd')
     wrappers = optimizers(model, accumulative_counts=3)
@@ -544,6 +547,7 @@ def test_two_processes_stay_together(tmp_path):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_the_networks_differ_from_the_start_and_either_predicts():
     model = build('cafd')
     assert model.networks == NETWORKS and model.predict_on == 'focused'

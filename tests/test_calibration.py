@@ -103,6 +103,7 @@ def test_calibrate_and_predict(run, synthetic_root, tmp_path):
     assert 'the confidence is not calibrated' in student.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

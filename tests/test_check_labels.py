@@ -60,6 +60,7 @@ def write_maps(folder: Path, masks: Path, names: list[str]) -> None:
 # ------------------------------------------------------------------ spoiling
 
 
+@pytest.mark.slow
 def test_twenty_masks_are_spoilt_and_the_others_stay(tmp_path):
     write_synthetic(tmp_path, labelled=24, unlabelled=1, test=1, size=(64, 80), seed=1)
     source, out = tmp_path / 'Synthetic' / 'labelled', tmp_path / 'spoilt'
@@ -143,6 +144,7 @@ def slow_doubt(prob: np.ndarray, mask: np.ndarray) -> tuple[float, float, float]
     return best - own, resized - own, moved - own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seed', range(6))
 def test_the_doubt_is_what_other_masks_would_win(seed):
     random = np.random.default_rng(seed)
@@ -209,6 +211,7 @@ def test_folds_of_another_division_are_refused(labelled, tmp_path):
             next(out_of_sample(config, some, folds, seed, tmp_path, Path('train.py')))
 
 
+@pytest.mark.slow
 def test_spoilt_masks_are_the_worst_of_all(labelled, tmp_path):
     ways = spoil_labels(labelled, tmp_path / 'spoilt', count=2)
     masks = find_masks(config_of(tmp_path / 'spoilt'))
@@ -248,6 +251,7 @@ def test_ignored_pixels_and_several_classes_are_scored(tmp_path):
 # ------------------------------------------------------------------ the tool
 
 
+@pytest.mark.slow
 def test_probabilities_that_are_there_need_no_training(labelled, tmp_path):
     config_of(labelled).dump(tmp_path / 'config.py')
     names = [path.stem for path in (labelled / 'masks').iterdir()]

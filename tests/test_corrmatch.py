@@ -205,6 +205,7 @@ def test_a_step_is_the_sum_of_its_rules(monkeypatch):
     assert told == {*slips}, 'otherwise the comparison would not see the slip'
 
 
+@pytest.mark.slow
 def test_carried_logits_teach_the_maps_and_nothing_of_the_head():
     model = build('corrmatch')
     model.train()

@@ -357,6 +357,7 @@ def test_an_empty_source_is_an_error(synthetic_root):
         SemiSupervisedDataset(dict(config, indices=[], serialize_data=False))
 
 
+@pytest.mark.slow
 def test_any_mmseg_dataset_is_a_source(three, synthetic_root):
     plain = dict(
         type='BaseSegDataset',

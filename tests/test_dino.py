@@ -72,6 +72,7 @@ def images(encoder: nn.Module, rows: int = 3, columns: int = 5) -> torch.Tensor:
 # ------------------------------------------------------------------ features and published files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('rows', 'columns'), [(3, 5), (9, 9), (37, 37)])
 @kinds
 def test_a_published_file_gives_the_features_that_its_authors_describe(kind, rows, columns, tmp_path):
@@ -133,6 +134,7 @@ def test_entries_are_named_as_the_hub_has_named_them_since(tmp_path):
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 @kinds
 def test_every_entry_of_a_file_is_used(kind, tmp_path):
     """Change one entry at a time: something of the network changes with it, the periods and masks apart."""
@@ -211,6 +213,7 @@ def test_what_dinov3_has_besides_is_looked_at():
         encoder.fit(dict(state, **{'rope_embed.periods': 2 * state['rope_embed.periods']}), 'vit.pth')
 
 
+@pytest.mark.slow
 def test_weights_are_found_as_those_of_other_networks(monkeypatch, tmp_path):
     """By the name of the config in the folder of weights; NaN in them is refused; ``none`` leaves them random."""
     state = published('DINOv2', tmp_path / 'dinov2_vits14_pretrain.pth')
@@ -354,6 +357,7 @@ def method_model(method: str, classes: int, **backbone) -> nn.Module:
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('classes', [2, 4])
 @pytest.mark.parametrize('method', METHODS)
 def test_a_method_trains_it(method, classes):
@@ -380,6 +384,7 @@ def test_a_method_trains_it(method, classes):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_frozen_encoder_stays_as_it_is():
     model = method_model('fixmatch', 2, frozen=True, drop_path_rate=0.5)
     before = deepcopy(model.student.state_dict())
@@ -398,6 +403,7 @@ def test_a_frozen_encoder_stays_as_it_is():
             assert torch.equal(value, before[name]) == name.startswith('backbone.'), name
 
 
+@pytest.mark.slow
 def test_the_encoder_learns_slower_the_deeper_a_layer_is():
     """UniMatch V2's rates, and with a decay of a half those of each layer in powers of it."""
     schedule = Config.fromfile(CONFIGS / '_base_' / 'schedules' / '80e_dino.py').optim_wrapper

@@ -58,6 +58,7 @@ def test_the_pages_with_results_have_tables():
         assert BEGIN.search(path.read_text())
 
 
+@pytest.mark.slow
 def test_prose_keeps_to_the_line_length(monkeypatch):
     run_tool(monkeypatch, *DOCUMENTS, tool='check_markdown.py')
 

@@ -11,6 +11,7 @@ from mmseg_acl.datasets import read_list
 from mmseg_acl.datasets.partitions import FRACTIONS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('arguments', 'group', 'parts'),
     [
@@ -27,6 +28,7 @@ def test_the_shipped_lists_are_drawn_again(arguments, group, parts, tmp_path):
         assert f'{part}.txt: {len(names)} images' in done.stdout
 
 
+@pytest.mark.slow
 def test_a_list_of_ones_own_is_drawn_by_its_seed(tmp_path):
     own = tmp_path / 'train.txt'
     own.write_text('\n'.join(f'frame{i}' for i in range(20)))
@@ -39,6 +41,7 @@ def test_a_list_of_ones_own_is_drawn_by_its_seed(tmp_path):
     assert not Path(tmp_path, 'seed1', 'thirtysecond.txt').exists(), 'a part of no image is no list'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

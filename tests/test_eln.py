@@ -158,6 +158,7 @@ def test_without_labels_there_is_nothing_to_learn():
 # ------------------------------------------------------------------ ELN's targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('balance', ['class', 'all'])
 @pytest.mark.parametrize('changes', [{}, SIGMOID, FOUR], ids=['softmax', 'sigmoid', 'four'])
 def test_eln_learns_where_student_and_poor_decoders_are_right(balance, changes):
@@ -231,6 +232,7 @@ def test_each_phase_has_its_losses_and_no_unused_parameter(iteration, keys):
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
+@pytest.mark.slow
 def test_warmup_teaches_the_student_what_plain_training_teaches():
     model, plain = build('eln'), build('supervised')
     model.eval()
@@ -243,6 +245,7 @@ def test_warmup_teaches_the_student_what_plain_training_teaches():
     torch.testing.assert_close(found['loss_seg'], expected['decode.loss_ce'] + expected['decode.loss_dice'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['loss_eln', 'loss_consistency_weak', 'loss_consistency_strong', 'loss_contrast'])
 def test_each_loss_reaches_what_it_is_for(name):
     model = build('eln', threshold=1e-6)
@@ -281,6 +284,7 @@ def test_no_loss_stays_zero_and_the_projectors_teacher_follows(changes, classes)
 # ------------------------------------------------------------------ pseudo-labels
 
 
+@pytest.mark.slow
 def test_labels_are_the_teachers_where_eln_says_right():
     model = build('eln', threshold=0.6)
     model.eval()
@@ -306,6 +310,7 @@ def test_labels_are_the_teachers_where_eln_says_right():
     assert all((found == label).sum() > 100 for label in (0, 1, 255))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('bias', [-50.0, 50.0], ids=['nothing kept', 'all kept, all background'])
 def test_labels_without_a_polyp_or_without_any_are_harmless(bias):
     model = build('eln')
@@ -320,6 +325,7 @@ def test_labels_without_a_polyp_or_without_any_are_harmless(bias):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
 
 
+@pytest.mark.slow
 def test_padding_never_counts():
     model = build('eln', threshold=1e-6)
     model.train()
@@ -375,6 +381,7 @@ def all_pairs(anchors, anchor_labels, keys, key_labels, tau):
     return sum(classes) / len(classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('classes', [2, 4])
 def test_contrast_is_in_expectation_the_mean_over_all_pairs(classes):
     torch.manual_seed(3)

@@ -50,6 +50,7 @@ def leave(config: Config, file: Path) -> None:
 # ------------------------------------------------------------------ the grid
 
 
+@pytest.mark.slow
 def test_entries_are_expanded_by_their_axes_and_seeds(describe):
     entry = dict(config=f'{TINY}/{{method}}.py', method=['supervised', 'mean_teacher'], data='kvasir', seeds=[0, 3])
     labelled = dict(config=f'{TINY}/aclnet.py', label='ours', options=['train_cfg.max_iters=6'])
@@ -160,6 +161,7 @@ def test_descriptions_of_the_laptop_track_share_their_runs():
 # ------------------------------------------------------------------ which runs are the same
 
 
+@pytest.mark.slow
 def test_a_hash_does_not_depend_on_the_machine(monkeypatch, tmp_path):
     whole = fingerprint(load_config(str(LAPTOP)))
     elsewhere = tmp_path / 'copy'
@@ -213,6 +215,7 @@ def test_random_weights_are_another_run(monkeypatch):
     assert fingerprint(config) == random
 
 
+@pytest.mark.slow
 def test_runs_of_the_train_tool_are_found_by_the_config_they_left(describe, tmp_path):
     experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=[0, 1, 2]))
     for seed, last in ((0, 'iter_8.pth'), (1, 'iter_4.pth')):
@@ -256,6 +259,7 @@ def test_a_log_over_several_sessions_has_each_step_once(tmp_path):
 # ------------------------------------------------------------------ running
 
 
+@pytest.mark.slow
 def test_runs_are_trained_and_tested_and_not_again(describe, tools, tmp_path, capsys):
     experiment, settings = describe(), tools.settings()
     run_experiment(experiment, settings)
@@ -288,6 +292,7 @@ def test_runs_are_trained_and_tested_and_not_again(describe, tools, tmp_path, ca
     assert all(call[3][-2:] == ['--cfg-options', 'model.decode_head.channels=4'] for call in tools.calls())
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_from_its_checkpoint(describe, tools, tmp_path):
     experiment = describe()
     with pytest.raises(RunError, match='1 runs failed'):
@@ -301,6 +306,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(describe, tools, tmp_pat
     assert steps == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_a_failing_run_is_told_with_the_end_of_its_log_and_the_others_go_on(describe, tools, tmp_path, capsys):
     experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=[0, 1, 2]))
     with pytest.raises(RunError) as error:
@@ -321,6 +327,7 @@ def test_a_failing_run_is_told_with_the_end_of_its_log_and_the_others_go_on(desc
     assert [call[:2] for call in tools.calls() if call[0] == 'train'] == [['train', '1']]
 
 
+@pytest.mark.slow
 def test_several_runs_at_a_time_each_in_a_slot_of_its_own(describe, tools):
     template = f'{sys.executable} {tools.root}/slot.py {{slot}} {{command}}'
     (tools.root / 'slot.py').write_text(
@@ -334,6 +341,7 @@ def test_several_runs_at_a_time_each_in_a_slot_of_its_own(describe, tools):
     assert {(tools.root / f'slot_{seed}').read_text() for seed in '01'} == {'0', '1'}
 
 
+@pytest.mark.slow
 def test_a_signal_stops_the_runs_in_order(describe, tools, tmp_path):
     experiment, settings = describe(), tools.settings({'0': 'wait for a signal'})
 
@@ -355,6 +363,7 @@ def test_a_signal_stops_the_runs_in_order(describe, tools, tmp_path):
     assert [call[:3] for call in tools.calls() if call[0] == 'train'] == [['train', '0', True], ['train', '1', False]]
 
 
+@pytest.mark.slow
 def test_a_finished_training_elsewhere_is_only_tested(describe, tools, tmp_path):
     experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=0))
     old = tmp_path / 'old' / 'run'
@@ -366,6 +375,7 @@ def test_a_finished_training_elsewhere_is_only_tested(describe, tools, tmp_path)
     assert [call[:2] for call in tools.calls()] == [['test', str(old / 'iter_8.pth')]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['results.json', 'per_image.csv', 'scalars.json', 'run.json'])
 def test_a_squashed_file_does_not_block_the_grid_and_is_made_anew(describe, tools, tmp_path, monkeypatch, name):
     """From the checkpoint, where it is still there; else by training again."""
@@ -387,6 +397,7 @@ def test_a_squashed_file_does_not_block_the_grid_and_is_made_anew(describe, tool
     assert show_status(experiment, results, work).endswith('2 done')
 
 
+@pytest.mark.slow
 def test_a_run_that_leaves_what_is_no_number_has_failed(describe, tools, tmp_path, monkeypatch):
     monkeypatch.setattr(records, 'print_log', lambda *_, **__: None)
     (tools.root / 'train.py').write_text(TRAIN.replace('loss=1.0', "loss=float('nan')"))
@@ -396,6 +407,7 @@ def test_a_run_that_leaves_what_is_no_number_has_failed(describe, tools, tmp_pat
     assert show_status(experiment, tmp_path / 'results', tmp_path / 'work').endswith('1 failed')
 
 
+@pytest.mark.slow
 def test_a_squashed_record_of_a_run_under_way_does_not_end_the_grid(describe, tools, tmp_path, monkeypatch):
     monkeypatch.setattr(records, 'print_log', lambda *_, **__: None)
     experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=0))
@@ -406,6 +418,7 @@ def test_a_squashed_record_of_a_run_under_way_does_not_end_the_grid(describe, to
     assert (record['hash'], record['state']) == (experiment.runs[0].hash, 'done')
 
 
+@pytest.mark.slow
 def test_a_set_that_comes_to_hand_later_is_scored(describe, tools, tmp_path, monkeypatch):
     experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=0), test_sets=['synthetic', 'cvc300'])
     run_experiment(experiment, tools.settings())
@@ -422,6 +435,7 @@ def test_a_set_that_comes_to_hand_later_is_scored(describe, tools, tmp_path, mon
         run_experiment(experiment, tools.settings())
 
 
+@pytest.mark.slow
 def test_a_run_of_another_process_is_left_alone(describe, tools, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runner, 'in_use', lambda folder: folder.name.endswith('seed0'))
     run_experiment(describe(), tools.settings())
@@ -450,6 +464,7 @@ def test_templates_are_filled_without_a_shell():
             fill(template)
 
 
+@pytest.mark.slow
 def test_a_template_may_write_the_log_itself(describe, tools, tmp_path):
     template = 'bash -c "{python} {command} > {log} 2>&1"'
     with pytest.raises(RunError, match='the disk is on fire'):
@@ -458,6 +473,7 @@ def test_a_template_may_write_the_log_itself(describe, tools, tmp_path):
     assert (tmp_path / 'results' / 'configs_supervised_seed0').is_dir()
 
 
+@pytest.mark.slow
 def test_a_template_that_does_not_wait_or_start_is_told(describe, tools):
     with pytest.raises(RunError, match='left no iter_8.pth .a template has to wait'):
         run_experiment(describe(), tools.settings(command='true {command}'))
@@ -522,6 +538,7 @@ def filled(describe, tmp_path):
     return experiment
 
 
+@pytest.mark.slow
 def test_tables_have_means_deviations_and_the_papers_numbers(filled, tmp_path):
     files = write_tables(filled, tmp_path / 'results', tmp_path / 'out')
     assert [file.name for file in files] == ['mine.md', 'mine.tex', 'mine.csv']
@@ -548,6 +565,7 @@ def test_tables_have_means_deviations_and_the_papers_numbers(filled, tmp_path):
     assert float(rows['SupOnly', 'kvasir', 'dice']['difference']) == pytest.approx(12.5)
 
 
+@pytest.mark.slow
 def test_two_tables_of_one_name_are_refused_before_either_is_written(filled, tmp_path):
     twice = replace(filled, tables=[*filled.tables, dict(filled.tables[0], name='Mine')])
     with pytest.raises(ValueError, match="two tables have the name 'mine': give each a name of its own"):
@@ -555,12 +573,14 @@ def test_two_tables_of_one_name_are_refused_before_either_is_written(filled, tmp
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_missing_seeds_and_the_chosen_network_show(filled, tmp_path):
     (tmp_path / 'results' / 'configs_aclnet_seed1' / 'run.json').unlink()
     write_tables(filled, tmp_path / 'results', tmp_path / 'out', network='student')
     assert '| ACL-Net | 1.00 / 1.00 (1 of 2) |' in (tmp_path / 'out' / 'mine.md').read_text()
 
 
+@pytest.mark.slow
 def test_a_column_of_several_sets_counts_their_images_as_one_set(filled, tmp_path):
     """Six images of Kvasir and two of CVC-300, which one of the runs was not scored on."""
     for run in filled.runs:
@@ -587,6 +607,7 @@ def test_a_column_of_several_sets_counts_their_images_as_one_set(filled, tmp_pat
     assert found.difference == pytest.approx((9 + 12 + 9 + 14 + 11 + 14) / 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -612,6 +633,7 @@ def test_what_is_wrong_with_a_table_is_said(change, message, filled, tmp_path):
         fill_table(filled, {**filled.tables[0], **change}, tmp_path)
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_place_are_an_error(describe, tmp_path):
     entry = dict(config=f'{TINY}/{{method}}.py', method=['supervised', 'aclnet'], label='same')
     experiment = describe(entry, tables=[dict(name='t', columns=[dict(test='synthetic')])])

@@ -114,6 +114,7 @@ def inputs_of(name: str, config: dict, seed: int = 0) -> tuple[torch.Tensor, lis
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS)
 @families
 def test_a_family_trains_and_predicts(name, method):
@@ -138,6 +139,7 @@ def test_a_family_trains_and_predicts(name, method):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize(
     'name',
@@ -157,6 +159,7 @@ def test_a_family_with_a_sigmoid_trains_and_predicts(name, method):
     assert sample.seg_logits.shape == (side, side) and len(sample.seg_logits.data) == 1
 
 
+@pytest.mark.slow
 @families
 def test_the_last_feature_is_alike_in_student_and_teacher(name):
     """Same weights, same images: the student's feature is the teacher's, and it is what the head classifies."""
@@ -185,6 +188,7 @@ def test_the_last_feature_is_alike_in_student_and_teacher(name):
         torch.testing.assert_close(resized, expected)
 
 
+@pytest.mark.slow
 @families
 def test_the_joint_pass_has_mmsegs_own_supervised_loss(name):
     if name == 'PointRend':
@@ -211,6 +215,7 @@ def test_the_joint_pass_has_mmsegs_own_supervised_loss(name):
 # ------------------------------------------------------------------ single ones
 
 
+@pytest.mark.slow
 def test_pointrend_learns_points_and_coarse_logits():
     """The coarse stage's logits serve for unlabelled images, the point head learns from the labelled ones."""
     config = config_of('PointRend')
@@ -232,6 +237,7 @@ def test_pointrend_learns_points_and_coarse_logits():
     assert all(p.grad is not None for p in points.parameters())
 
 
+@pytest.mark.slow
 def test_pidnet_without_edges_says_which_transform_is_missing():
     model = build('MeanTeacher', config_of('PIDNet'))
     data = batch('PIDNet')
@@ -248,6 +254,7 @@ def test_a_stage_that_cannot_be_tapped_is_named(name, usable):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_padding_preprocessor_pads_what_is_valid_too():
     """mmseg's configs pad to their crop size: what lies beyond a smaller view must not count."""
     config = config_of('FCN')
@@ -261,6 +268,7 @@ def test_a_padding_preprocessor_pads_what_is_valid_too():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_sync_batchnorm_as_in_mmsegs_configs_trains_on_one_device():
     config = config_of('FCN')
     for part in (config['backbone'], config['decode_head'], config['auxiliary_head']):
@@ -356,6 +364,7 @@ def test_every_row_of_the_table_is_a_head_of_mmseg_and_serves_its_heirs():
     assert family_of(torch.nn.Identity()) == HeadFamily()
 
 
+@pytest.mark.slow
 def test_an_unknown_head_has_no_tap():
     model = MODELS.build(ConfigDict(config_of('FCN')))
     del model.decode_head.conv_seg

@@ -125,6 +125,7 @@ def test_images_are_chosen_by_name_or_from_the_front():
         choose_images(known, None, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'network'), [('supervised', 'student'), ('aclnet', 'student'), ('aclnet', 'teacher')]
 )
@@ -138,6 +139,7 @@ def test_predictions_score_as_tools_test_scores_them(runs, name, network, tmp_pa
     assert 0 < max(found.values()) < 100
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_a_run_is_told(runs, tmp_path):
     plain = runs['supervised']
     with pytest.raises(ValueError, match='builds a plain segmentor, without a teacher: leave @teacher out'):
@@ -255,6 +257,7 @@ def test_affinities_of_marked_pixels(runs, tmp_path):
     assert marked[64, 32].tolist() == [255] * 3 and not np.array_equal(marked, shown[0])
 
 
+@pytest.mark.slow
 def test_affinities_need_an_aclnet_and_a_pixel_of_the_image(runs):
     with pytest.raises(TypeError, match='only ACLNet has affinities; .*supervised.py builds EncoderDecoder'):
         draw_affinities(runs['supervised'])
@@ -262,6 +265,7 @@ def test_affinities_need_an_aclnet_and_a_pixel_of_the_image(runs):
         draw_affinities(runs['aclnet'], at=(72, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['supervised', 'aclnet'])
 def test_features_are_drawn_from_both_classes_by_the_seed(runs, name):
     features, classes = tsne.collect_features(runs[name], ['synthetic'], first=2, pixels=40)
@@ -323,6 +327,7 @@ def test_tsne_separates_what_is_separate_and_is_drawn(runs, tmp_path):
     assert picture.min() < 100
 
 
+@pytest.mark.slow
 def test_too_few_pixels_and_missing_libraries_are_told(runs, monkeypatch):
     with pytest.raises(ValueError, match='4 pixels of class background are too few, there must be 5'):
         tsne.collect_features(runs['supervised'], pixels=4)
@@ -448,6 +453,7 @@ def test_names_stand_before_paths(tmp_path, monkeypatch):
         scores.parse_named('a=nowhere')
 
 
+@pytest.mark.slow
 def test_nine_methods_fit():
     """The widest figures of the paper: nine methods and long file names in one row."""
     pictures = [[np.full((60, 80, 3), 9, np.uint8)] * 11]

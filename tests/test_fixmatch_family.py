@@ -318,6 +318,7 @@ def test_each_network_of_cps_learns_the_labels_of_the_other(monkeypatch):
     assert found['loss_seg'].item() == pytest.approx((one.losses['loss_seg'] + two.losses['loss_seg']).item())
 
 
+@pytest.mark.slow
 def test_networks_of_cps_start_apart_and_equal_ones_are_refused(monkeypatch):
     model = build('cps')
     weights = [
@@ -429,6 +430,7 @@ def test_it_trains_with_two_classes_and_with_four(method, classes):
     assert all(parameter.grad is not None for parameter in learning.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS)
 def test_a_plain_checkpoint_fills_every_network(method):
     plain, model = build('supervised'), build(method)

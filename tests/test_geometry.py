@@ -192,6 +192,7 @@ def smooth_frame(folder: Path) -> dict:
     return dict(img_path=str(folder / 'image.png'), hidden_map_path=str(folder / 'mask.png'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('track', 'side', 'ratio_range', 'grey_levels'),
     [('semi_128', 128, (0.8, 1.25), 0), ('semi_384', 384, (0.5, 2.0), 1)],

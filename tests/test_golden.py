@@ -11,6 +11,7 @@ QUICK = ('Mean Teacher', 'ACL-Net')  # the rest is for `make test`
 EXPECTED = json.loads(GOLDEN.read_text(encoding='utf-8'))
 
 
+@pytest.mark.slow
 @pytest.mark.trained(stored=True)
 @pytest.mark.parametrize(
     'case', [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]

@@ -88,6 +88,7 @@ def test_the_tool_counts_draws_and_names_the_next_command(root, monkeypatch, cap
     assert said.rstrip().endswith(f'next: python tools/train.py {CONFIG}')
 
 
+@pytest.mark.slow
 def test_contours_lie_where_the_masks_end_from_the_smallest_polyp_to_the_largest(root):
     source = survey_data(load_config(str(CONFIG)))[0]
     figure = draw_label_sheet(source, 4)

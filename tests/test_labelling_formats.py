@@ -197,6 +197,7 @@ def test_cvat_may_have_other_colours_and_leave_out_empty_masks(frames, tmp_path)
     np.testing.assert_array_equal(found['two'], labels_of('two'))
 
 
+@pytest.mark.slow
 def test_label_studio_run_lengths_follow_their_description():
     random = np.random.default_rng(1)
     for size in ((1, 1), (3, 5), (40, 61), (300, 400)):

@@ -211,6 +211,7 @@ def test_maps_are_written_rounded(tmp_path):
     assert read_map(tmp_path / 'deep' / 'a.png').tolist() == [[0, 128, 255, 26]]
 
 
+@pytest.mark.slow
 def test_saved_maps_score_as_the_network_does(tmp_path, monkeypatch):
     """tools/test.py --save-maps, then tools/evaluate_maps.py."""
     monkeypatch.setenv('MMSEG_ACL_DATA', str(tmp_path))

@@ -110,6 +110,7 @@ def description(tmp_path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_run_counts_for_its_version_of_the_steps_alone(description, tmp_path, monkeypatch):
     (run,) = read_experiment(description).runs
     write_record(tmp_path, run)
@@ -120,6 +121,7 @@ def test_a_run_counts_for_its_version_of_the_steps_alone(description, tmp_path, 
     assert version_in(leave(tmp_path / 'old')) == 0
 
 
+@pytest.mark.slow
 def test_what_trained_under_another_version_is_said_and_not_counted(description, tmp_path, monkeypatch, capsys):
     (run,) = read_experiment(description).runs
     results = tmp_path / 'results'

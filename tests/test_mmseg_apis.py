@@ -89,6 +89,7 @@ def test_pictures_of_student_and_teacher_are_kept_apart(tmp_path, synthetic_root
         assert len([name for name in names if name.startswith(f'{network}_val_')]) == frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['aclnet', 'cps', 'supervised_plus'])
 def test_a_segmentor_with_pretrained_is_built_as_often_as_one_likes(name, tmp_path, monkeypatch):
     monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')
@@ -104,14 +105,15 @@ def test_a_segmentor_with_pretrained_is_built_as_often_as_one_likes(name, tmp_pa
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
+@pytest.mark.slow
 def test_arguments_of_segmentors_may_be_none_and_nothing_else():
     build('aclnet', pretrained=None, train_cfg=None, test_cfg=None)
     with pytest.raises(TypeError, match="unexpected keyword argument 'train_cfg'"):
         build('aclnet', train_cfg=dict(a=1))
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_mmsegs_own_tools_train_and_test(tmp_path, synthetic_root, monkeypatch):
     monkeypatch.setenv('MMSEG_ACL_DATA', str(synthetic_root))
     monkeypatch.setenv('MMSEG_ACL_WEIGHTS', 'none')

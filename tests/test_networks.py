@@ -57,6 +57,7 @@ def test_a_network_that_a_model_does_not_have_is_refused(method, network, messag
         pass
 
 
+@pytest.mark.slow
 def test_a_wrapped_model_has_the_networks_of_the_model_in_it():
     class Wrapper(MMDistributedDataParallel):
         def __init__(self, module):

@@ -141,6 +141,7 @@ def test_a_fair_rival_and_a_run_without_scores(here):
     assert build_runner(config).val_loop is None
 
 
+@pytest.mark.slow
 def test_five_classes_are_learnt_by_acl_net(here):
     (here / 'my' / 'five.py').write_text(BLOCKS['classes'].replace('mean_teacher_128', 'aclnet_128'))
     model = MODELS.build(Config.fromfile('my/five.py').model)

@@ -305,6 +305,7 @@ def with_twins(root: Path, test: int, unlabelled_ones: int) -> None:
         like(root / f'T/images/t{8 - n:03d}.png', root / f'U/alike {n}.jpg')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('option', ['test', 'val'])
 def test_scored_images_that_look_like_labelled_ones_are_warned_of_by_name(option, tmp_path):
     pytest.importorskip('imagehash')
@@ -382,6 +383,7 @@ def test_a_split_is_as_large_as_groups_allow(seed):
     assert hold_out(['a'] * 6 + ['b'] * 14, 0.1) == {'a'} and hold_out(['a'] * 20, 0.2) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('bases')
 @pytest.mark.parametrize(
     'method', [pytest.param(name, marks=() if name == 'aclnet_plus' else pytest.mark.slow) for name in BY_FOLDER]
@@ -489,8 +491,8 @@ _base_ = '{configs}/tiny_model.py'
 """
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('values', [(255,), (1, 2, 3)], ids=['two classes', 'four classes'])
 def test_from_folders_to_predictions_by_the_command_line(values, tmp_path):
     pairs(tmp_path / 'L', 22, image='{g}/images/{n}.jpg', truth='{g}/masks/{n}.png', values=values, sizes=SIZES)
@@ -525,8 +527,8 @@ def test_from_folders_to_predictions_by_the_command_line(values, tmp_path):
     assert 'training has ended' in again.stdout + again.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_six_images_train_to_their_last_checkpoint_and_predict(tmp_path):
     pairs(tmp_path / 'L', 6)
     unlabelled(tmp_path / 'U', 4)
@@ -544,6 +546,7 @@ def test_six_images_train_to_their_last_checkpoint_and_predict(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_config_and_folders_do_not_go_together(tmp_path):
     for words, message in (
         ((), 'give a config, or your own data with --labelled'),

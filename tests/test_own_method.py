@@ -33,6 +33,7 @@ def my_method(tmp_path_factory):
     MODELS.module_dict.pop('MyFixMatch')
 
 
+@pytest.mark.slow
 def test_it_is_fixmatch_without_boxes(my_method):
     plain = {'segmentor.decode_head.dropout_ratio': 0}
     theirs = build('fixmatch', **plain, threshold=0.6, cutmix=dict(prob=0.0))

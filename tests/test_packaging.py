@@ -65,6 +65,7 @@ def run_python(code, *paths):
     )
 
 
+@pytest.mark.slow
 def test_every_module_and_list_is_shipped(distribution):
     folders = {path.parent for path in PACKAGE.rglob('*.py')}
     names = {folder.relative_to(ROOT).as_posix().replace('/', '.') for folder in folders}
@@ -116,6 +117,7 @@ def test_every_required_package_is_pinned(distribution, extras):
         assert re.match(r'[\w.-]+', requirement)[0].lower() in pinned, requirement
 
 
+@pytest.mark.slow
 def test_the_pins_agree_with_one_another(distribution, extras):
     """Gradio excludes the newest Pillow: what one package asks for may not be pinned otherwise for another."""
     lines = (ROOT / 'constraints.txt').read_text().splitlines()

@@ -28,6 +28,7 @@ def phases(config: Config) -> dict[str, int]:
     return {key: config.model[key] for key in MODEL_PHASES if key in config.model}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', QUARTER)
 def test_every_phase_follows_the_length_however_it_is_given(method):
     path = str(CONFIGS / method / 'r50_kvasir_quarter.py')

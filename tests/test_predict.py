@@ -152,6 +152,7 @@ def test_outputs_within_the_source_are_no_frames_of_the_next_call(run, frames, t
     assert [str(frame.name) for frame in pattern.frames] == ['f0']
 
 
+@pytest.mark.slow
 def test_masks_of_another_origin_are_not_written_over(run, frames, tmp_path):
     (tmp_path / 'masks').mkdir()
     truth = tmp_path / 'masks' / 'f0.png'
@@ -162,6 +163,7 @@ def test_masks_of_another_origin_are_not_written_over(run, frames, tmp_path):
     assert truth.read_bytes() == b'drawn by hand'
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_named_with_a_mend_that_works(run, frames, tmp_path):
     source = find_frames(str(frames / 'f0.png'))
     predict_into(Predictor(run), source, tmp_path)
@@ -171,6 +173,7 @@ def test_a_damaged_record_is_named_with_a_mend_that_works(run, frames, tmp_path)
     assert predict_into(Predictor(run), source, tmp_path, overwrite=True).written == 1
 
 
+@pytest.mark.slow
 def test_a_frame_that_cannot_be_read_is_named_and_skipped(run, frames, tmp_path):
     source = tmp_path / 'frames'
     source.mkdir()
@@ -217,6 +220,7 @@ def test_a_video_without_frames_is_named(tmp_path):
         list(find_frames(str(tmp_path / 'none.avi')).frames)
 
 
+@pytest.mark.slow
 def test_a_video_becomes_masks_and_a_video(run, frames, tmp_path):
     film = cv2.VideoWriter(str(tmp_path / 'film.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 12, (80, 64))
     for shift in range(5):
@@ -274,6 +278,7 @@ def test_classes_are_numbers_with_a_palette(frames, tmp_path):
     assert sum(each.astype(int) for each in maps).max() <= 65535 + 3
 
 
+@pytest.mark.slow
 def test_the_class_predicts_frames_of_any_size_and_with_flips(run, frames):
     images = [cv2.imread(str(path)) for path in (frames / 'f0.png', frames / 'case 1' / 'f3.png')]
     plain, flipped = (Predictor(run, device='cpu', flips=flips) for flips in (False, True))

@@ -47,6 +47,7 @@ def test_cosine_rampup():
     assert cosine_rampup(100, 100) == cosine_rampup(300, 100) == cosine_rampup(0, 0) == 1
 
 
+@pytest.mark.slow
 def test_cutmix_draws_the_share_from_a_beta_distribution():
     torch.manual_seed(0)
     cutmix = CutMix(prob=1.0, beta=(4, 4), aspect=(1.0, 1.0), stride=1)
@@ -239,6 +240,7 @@ def test_joint_pass_lets_the_heads_see_what_perturb_returns():
     assert torch.equal(*found.logits.unlabelled)
 
 
+@pytest.mark.slow
 def test_perturb_may_append_features_to_be_labelled_too():
     """A second, disturbed feature of each unlabelled image goes through the heads in the same pass."""
     model = build('psmt', **PLAIN).student.eval()
@@ -340,6 +342,7 @@ def test_the_teacher_that_predicts_is_the_mean_of_both(changes):
     assert len(raw) == len(model.extract_feat(images)) == 2 and torch.equal(raw[1], second(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('load', [load_state_dict, lambda m, s: m.load_state_dict(s, strict=False)])
 def test_a_plain_mmseg_checkpoint_fills_all_three(load):
     plain, model = build('supervised'), build('psmt')
@@ -351,6 +354,7 @@ def test_a_plain_mmseg_checkpoint_fills_all_three(load):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_mean_teachers_checkpoint_fills_both_teachers():
     single, model = build('mean_teacher'), build('psmt')
     train(single, 5)
@@ -468,6 +472,7 @@ def test_losses_are_finite_not_zero_and_reach_the_student_only(classes):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_sigmoid_head_trains():
     head = {'segmentor.decode_head.out_channels': 1, 'segmentor.decode_head.threshold': 0.5,
             'segmentor.decode_head.loss_decode': [dict(type='CrossEntropyLoss', use_sigmoid=True)]}  # fmt: skip

@@ -40,6 +40,7 @@ def with_hidden_masks(data: dict) -> dict:
     return data
 
 
+@pytest.mark.slow
 def test_labels_are_scored_at_every_stage_and_the_first_image_is_drawn():
     runner = make_runner('aclnet')
     PseudoLabelRefinementHook(interval=5, picture_interval=10).after_train_iter(runner, 9, batch())
@@ -49,6 +50,7 @@ def test_labels_are_scored_at_every_stage_and_the_first_image_is_drawn():
     assert runner.drawn == [('pseudo_label', (64, 7 * 64, 3), 10)]
 
 
+@pytest.mark.slow
 def test_hidden_masks_are_scored_apart():
     runner = make_runner('aclnet')
     PseudoLabelRefinementHook(interval=10, picture_interval=99).after_train_iter(

@@ -24,6 +24,7 @@ def config_of(cls: str) -> Path:
     return next(path for path in CONFIGS.glob('*.py') if f"type='{cls}'" in path.read_text(encoding='utf-8'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('cls', 'old', 'new'), KEYS)
 def test_an_old_key_is_refused_by_its_new_name(cls, old, new, tmp_path):
     said = re.escape(f'model.{old} of {cls} has another name now, {new!r}')

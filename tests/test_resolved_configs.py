@@ -97,6 +97,7 @@ def test_every_parameter_has_the_same_learning_rate_and_decay(number, name, monk
     assert found == {key: value for key, value in before.items() if 'auxiliary_head' not in key}
 
 
+@pytest.mark.slow
 def test_each_pair_of_model_and_optimizer_is_listed_once():
     pairs = {json.dumps([stored(name)[key] for key in BUILT], sort_keys=True) for name in STORED['configs']}
     assert len(pairs) == len(STORED['parameters'])

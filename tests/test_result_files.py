@@ -100,6 +100,7 @@ def test_what_is_sound_is_done(tmp_path):
     assert scored_sets(folder) == set()
 
 
+@pytest.mark.slow
 def test_the_shipped_results_are_sound():
     done = recorded(Path(__file__).parents[1] / 'results' / 'laptop' / 'archive')
     assert done and all(scored_sets(folder) for folder in done.values())

@@ -62,8 +62,8 @@ def pictures_of(page: str) -> list[np.ndarray]:
     return [cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_COLOR) for text in found]
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_the_page_of_a_run_and_that_training_is_the_same_without_it(data):
     said = run(data, 'with', 'mean_teacher', FRAMES, before=keep_each_page)
     assert f'the report of this run: {data / "with"}/report.html' in said
@@ -94,8 +94,8 @@ def test_the_page_of_a_run_and_that_training_is_the_same_without_it(data):
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['supervised', 'cafd'])
 def test_other_methods_and_runs_without_validation(data, name):
     none = ('val_dataloader=None', 'val_cfg=None', 'val_evaluator=None') if name == 'cafd' else ()
@@ -105,8 +105,8 @@ def test_other_methods_and_runs_without_validation(data, name):
     assert 'ended at iteration 8' in page
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_page_that_cannot_be_made_is_said_and_training_goes_on(data):
     said = run(data, 'run', 'supervised', FRAMES, before=fail_to_write)
     assert 'report.html could not be written (ZeroDivisionError' in said and 'training has ended' in said

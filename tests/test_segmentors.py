@@ -29,6 +29,7 @@ def test_student_and_teacher_start_alike_and_the_teacher_stays_frozen_in_eval():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_warmup_learns_from_labels_alone_and_keeps_the_teacher_a_copy():
     model = build('aclnet', warmup_iters=3)
     assert [set(h) for h in train(model, 3)] == [{'loss_seg', 'acc_seg'}] * 3
@@ -80,6 +81,7 @@ def test_the_base_without_a_method_is_refused_when_it_is_built():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_predict_runs_the_network_that_is_asked_for():
     model = build('mean_teacher')
     train(model, 4)
@@ -93,6 +95,7 @@ def test_predict_runs_the_network_that_is_asked_for():
     assert not torch.equal(model.student.predict(images)[0].seg_logits.data, expected[0].seg_logits.data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('load', [load_state_dict, lambda m, s: m.load_state_dict(s, strict=False)])
 def test_a_plain_mmseg_checkpoint_fills_student_and_teacher(load):
     plain, model = build('supervised'), build('aclnet')
@@ -109,6 +112,7 @@ def test_a_plain_mmseg_checkpoint_fills_student_and_teacher(load):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_mean_teacher_consistency_is_the_mean_squared_error_of_probabilities():
     model = build('mean_teacher', **{'segmentor.decode_head.dropout_ratio': 0})
     train(model, 4)
@@ -148,6 +152,7 @@ ROWS = {
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('row', ROWS)
 def test_every_row_of_the_ablation_trains(row):
     model = build('aclnet', **ROWS[row])
@@ -158,6 +163,7 @@ def test_every_row_of_the_ablation_trains(row):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_row_one_is_plain_self_training_on_the_teachers_labels():
     """Without components, loss_consistency is cross-entropy + Dice with the teacher's own labels."""
     changes = dict(ROWS['I'], **{'segmentor.decode_head.dropout_ratio': 0, 'cutmix': dict(prob=0.0)})
@@ -228,6 +234,7 @@ def test_affinities_of_labelled_images_are_taught_by_their_masks():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_the_loss_of_labelled_affinities_teaches_those_of_other_images():
     """By that loss alone, as loss_seg makes of the affinity what it likes, and from a map that is all wrong."""
     model = build('aclnet', affinity_weight=1.0, warmup_iters=99)
@@ -258,6 +265,7 @@ def test_the_loss_of_labelled_affinities_is_a_switch_of_its_own():
     assert 'loss_affinity' not in train(build('aclnet', **ROWS['I']), 4)[-1]
 
 
+@pytest.mark.slow
 def test_affinities_are_taught_during_the_warm_up_too():
     """The same loss on the labelled views alone, and nothing else of ACL-Net yet."""
     model = build('aclnet', affinity_weight=2.0)
@@ -280,6 +288,7 @@ def test_refinement_waits_for_the_affinity():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_inspect_changes_nothing_and_shows_every_stage():
     model = build('aclnet')
     train(model, 5)
@@ -329,6 +338,7 @@ def test_training_and_inspection_go_the_same_way(part, monkeypatch):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_padding_has_no_say_in_affinities_and_labels():
     """What lies under the padding, the images' values there, must not reach the valid pixels' affinities."""
     model = build('aclnet', feature_source=0)
@@ -349,6 +359,7 @@ def test_padding_has_no_say_in_affinities_and_labels():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_rows_as_vectors_need_and_take_the_number_of_pixels():
     changes = {'affinity': dict(vectors='rows')}
     with pytest.raises(ValueError, match='contrast=dict'):
@@ -358,12 +369,14 @@ def test_rows_as_vectors_need_and_take_the_number_of_pixels():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('changes', [dict(feature_source=1), {'affinity': dict(num_heads=2)}])
 def test_other_features_and_more_heads_train(changes):
     model = build('aclnet', **changes)
     assert train(model, 5)[-1]['loss_contrast'] > 0
 
 
+@pytest.mark.slow
 def test_mean_teacher_takes_more_classes():
     model = build('mean_teacher', **{'segmentor.decode_head.num_classes': 4})
     for iteration in range(4):
@@ -411,6 +424,7 @@ def test_a_missing_view_is_named(view):
         losses(model, data, iteration=5)
 
 
+@pytest.mark.slow
 def test_the_student_pass_has_the_tapped_feature_of_either_part():
     model, data = build('aclnet').eval(), batch()
     data = model.data_preprocessor(data, training=True)

@@ -186,6 +186,7 @@ def test_a_video_becomes_an_overlay_and_a_table(page, frame, tmp_path):
             page.predict_film(path, 'teacher', 0.5)
 
 
+@pytest.mark.slow
 def test_a_small_file_with_a_huge_frame_is_refused_before_it_is_decoded(page, tmp_path):
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
@@ -198,6 +199,7 @@ def test_a_small_file_with_a_huge_frame_is_refused_before_it_is_decoded(page, tm
             page.predict(str(path), 'teacher')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('host', 'size', 'status'), [('127.0.0.1', 1 << 10, 200), ('127.0.0.1', 2 << 20, 413), ('evil.example', 1, 400)]
 )
@@ -211,6 +213,7 @@ def test_large_files_and_foreign_names_are_refused(host, size, status, address):
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_named(page, address):
     port = urlsplit(address).port
     served = page.blocks
@@ -219,6 +222,7 @@ def test_a_port_that_is_taken_is_named(page, address):
     page.blocks = served
 
 
+@pytest.mark.slow
 def test_only_this_machine_is_listened_to(address):
     port = urlsplit(address).port
     with socket.socket() as own, pytest.raises(ConnectionRefusedError):

@@ -60,6 +60,7 @@ def test_rounds_of_labelling_are_simulated_and_go_on(tmp_path):
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / 'work').rglob('*.pth')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

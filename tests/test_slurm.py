@@ -102,6 +102,7 @@ def trained(tools: GridTools) -> list[list]:
 # ------------------------------------------------------------------ with stand-ins
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('template', [TEMPLATE, TEMPLATE.replace('sbatch', 'sbatch --wait')])
 def test_runs_are_jobs_and_nothing_remembers_them_at_the_end(template, describe, grid, tools, tmp_path, cluster):
     run_experiment(describe(), grid(command=template, test_command=template))
@@ -111,6 +112,7 @@ def test_runs_are_jobs_and_nothing_remembers_them_at_the_end(template, describe,
     assert record == 7, 'the time that Slurm says, not that since the submission'
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels_the_jobs_which_save_and_go_on_at_the_next_call(describe, grid, tools, tmp_path, cluster):
     experiment = describe()
     interrupt = when((tools.root / 'waiting').exists, lambda: os.kill(os.getpid(), 15))
@@ -123,6 +125,7 @@ def test_ctrl_c_cancels_the_jobs_which_save_and_go_on_at_the_next_call(describe,
     assert sorted(trained(tools)) == [['0', True], ['1', False]]
 
 
+@pytest.mark.slow
 def test_ctrl_c_takes_back_what_is_in_the_queue(describe, grid, tools, cluster):
     (cluster / 'hold').touch()
     interrupt = when(lambda: len(jobs(cluster)) == 2, lambda: os.kill(os.getpid(), 15))
@@ -132,6 +135,7 @@ def test_ctrl_c_takes_back_what_is_in_the_queue(describe, grid, tools, cluster):
     assert states(cluster) == ['CANCELLED'] * 2 and tools.calls() == []
 
 
+@pytest.mark.slow
 def test_jobs_that_cannot_be_cancelled_are_waited_for_at_the_next_call(
     describe, grid, tools, tmp_path, cluster, monkeypatch
 ):
@@ -152,6 +156,7 @@ def test_jobs_that_cannot_be_cancelled_are_waited_for_at_the_next_call(
     assert trained(tools) == [['1', False]] and states(cluster) == ['COMPLETED'] * 4
 
 
+@pytest.mark.slow
 def test_a_grid_that_was_killed_finds_its_jobs_again(describe, grid, tools, tmp_path, cluster, monkeypatch):
     """Also where it had no time to note the job's number."""
     experiment, settings = describe(), grid({'0': 'meet go', '1': 'meet go'})
@@ -173,6 +178,7 @@ def test_a_grid_that_was_killed_finds_its_jobs_again(describe, grid, tools, tmp_
     assert f'{experiment.runs[0].name}: train.py goes on as job {memory["number"]} of Slurm' in both[0]
 
 
+@pytest.mark.slow
 def test_what_another_process_waits_for_is_left_out(describe, grid, tools, tmp_path, cluster, capsys):
     experiment = describe()
     folder = tmp_path / 'work' / experiment.runs[0].name
@@ -185,6 +191,7 @@ def test_what_another_process_waits_for_is_left_out(describe, grid, tools, tmp_p
     wait_for(job.ended)
 
 
+@pytest.mark.slow
 def test_a_job_that_somebody_cancels_has_failed_and_is_tried_again(describe, grid, tools, cluster):
     experiment = describe()
     cancel = when((tools.root / 'waiting').exists, lambda: subprocess.run([cluster / 'scancel', '1'], check=True))
@@ -195,6 +202,7 @@ def test_a_job_that_somebody_cancels_has_failed_and_is_tried_again(describe, gri
     assert trained(tools) == [['0', True]]
 
 
+@pytest.mark.slow
 def test_what_waits_in_the_queue_is_told_with_its_reason(describe, grid, tmp_path, cluster, monkeypatch):
     experiment, seen = describe(), []
 
@@ -208,6 +216,7 @@ def test_what_waits_in_the_queue_is_told_with_its_reason(describe, grid, tmp_pat
     assert '2 of 2 runs are done' in said[-1] and '1 pending, 1 not begun' in seen[0]
 
 
+@pytest.mark.slow
 def test_a_submission_that_is_refused_is_told_by_what_it_says(describe, grid, tools, tmp_path, cluster):
     """And not by the log of an earlier try."""
     experiment = describe(dict(config=f'{TINY}/supervised.py', seeds=0))
@@ -375,6 +384,7 @@ def test_a_grid_on_a_cluster(describe, tools, tmp_path, monkeypatch):
 # ------------------------------------------------------------------ on this machine, as on a cluster
 
 
+@pytest.mark.slow
 def test_auto_resume_goes_on_where_there_is_a_checkpoint_and_else_starts(tmp_path):
     config = str(TINY / 'supervised.py')
     options = dict(load_from='start.pth')
@@ -387,6 +397,7 @@ def test_auto_resume_goes_on_where_there_is_a_checkpoint_and_else_starts(tmp_pat
     assert found.resume and found.load_from is None, 'as with --resume'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stage', ['train', 'test'])
 def test_what_is_complete_counts_whatever_the_command_said(stage, describe, tools, tmp_path, capsys):
     experiment = describe()
@@ -398,6 +409,7 @@ def test_what_is_complete_counts_whatever_the_command_said(stage, describe, tool
     assert f'seed0: {stage}.py ended with status 1, but has left all that it was to' in said
 
 
+@pytest.mark.slow
 def test_scores_of_an_earlier_test_do_not_count_for_one_that_failed(describe, tools, tmp_path):
     experiment = describe()
     run_experiment(experiment, tools.settings())
@@ -424,6 +436,7 @@ def test_the_end_of_a_log_is_what_was_added_since(tmp_path):
         assert later.read() == text
 
 
+@pytest.mark.slow
 def test_the_time_of_a_training_that_was_stopped_counts(describe, tools, tmp_path):
     interrupt = when((tools.root / 'waiting').exists, lambda: (time.sleep(1), os.kill(os.getpid(), 15)))
     run: Run = (experiment := describe()).runs[0]

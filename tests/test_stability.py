@@ -96,6 +96,7 @@ def test_usual_is_the_quartile_of_what_is_not_next_to_nothing_and_follows_slowly
     assert torch.equal(floor.usual, before)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_before_there_were_floors_is_loaded(tmp_path):
     model = build('aclnet')
     for module in model.modules():
@@ -260,6 +261,7 @@ def test_no_loss_sends_more_than_ten_times_the_usual_gradient_to_the_features():
         assert sorted(found)[CASES // 2] > 0.01, f'{name}: most cases teach something'
 
 
+@pytest.mark.slow
 def test_a_few_of_these_cases():
     for name, found in ratios(cases=40).items():
         assert max(found) <= LIMIT, f'{name}: {max(found):.3g}'
@@ -337,6 +339,7 @@ def blanked(data: dict, kind: str) -> dict:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['black', 'constant', 'noise'])
 @pytest.mark.parametrize('cutmix', [0.0, 1.0])
 def test_frames_without_texture_do_not_teach(kind, cutmix):
@@ -355,6 +358,7 @@ def test_frames_without_texture_do_not_teach(kind, cutmix):
     assert found['reliable_share'] == 0
 
 
+@pytest.mark.slow
 def test_the_experiment_blackens_the_unlabelled_frames_alone():
     plain, black = (
         Config.fromfile(CONFIGS / f'aclnet_plus/{name}mbv2_kvasir_eighth.py') for name in ('', 'black_frames/')
@@ -400,6 +404,7 @@ def test_a_constant_map_is_said_once_and_when_it_is_time(said):
     assert 'constant: at iteration 20' in message and 'clip_grad' in message and 'lr' in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('iteration', 'weight'), [(0, 1.0), (50, 0.0)])
 def test_a_network_that_has_died_is_said_in_training(said, iteration, weight):
     """During the warm-up by the labelled images' affinity, later by the others'."""

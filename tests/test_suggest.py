@@ -117,6 +117,7 @@ def test_seeds_differ_and_a_frame_that_cannot_be_read_is_skipped(pool, tmp_path)
     assert found[0] == found[2] != found[1]
 
 
+@pytest.mark.slow
 def test_what_was_looked_at_is_not_looked_at_again(run, pool, tmp_path, monkeypatch):
     monkeypatch.setattr(looking, 'PART', 3)
     frames = find_pool(pool)
@@ -138,6 +139,7 @@ def test_what_was_looked_at_is_not_looked_at_again(run, pool, tmp_path, monkeypa
     assert len(list(tmp_path.iterdir())) == 6
 
 
+@pytest.mark.slow
 def test_looks_are_those_of_the_networks(run, pool, tmp_path):
     frames = find_pool(pool)[:2]
     looker = open_looker([str(run)], 'disagreement', 'cpu')

@@ -51,6 +51,7 @@ def test_the_second_half_has_strong_colours_and_the_same_geometry(loader):
     assert changed >= 4  # none of three changes is made to every tenth image
 
 
+@pytest.mark.slow
 def test_it_learns_as_the_plain_segmentor_does():
     """Same loss, same gradients; a teacher that differs changes nothing."""
     model, plain = build('supervised_strong').train(), build('supervised').train()
@@ -88,6 +89,7 @@ def test_the_teacher_is_the_average_of_the_students():
     torch.testing.assert_close(next(model.teacher.parameters()).detach(), mean)
 
 
+@pytest.mark.slow
 def test_views_of_unlabelled_images_are_neither_needed_nor_used():
     model = build('supervised_strong').train()
     both = batch(images=4)

@@ -31,6 +31,7 @@ def slow_affinity_loss(affinity: torch.Tensor, truth: torch.Tensor) -> float:
     return total / len(truth)
 
 
+@pytest.mark.slow
 def test_the_loss_is_what_the_masks_say_of_each_pair():
     model = build('supervised_plus', affinity_weight=1.5).train()
     data = batch(images=2)
@@ -46,6 +47,7 @@ def test_the_loss_is_what_the_masks_say_of_each_pair():
     assert found['loss_affinity'].item() == pytest.approx(1.5 * slow_affinity_loss(affinity.map, truth), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('iteration', [0, 5])
 def test_a_step_is_one_of_the_warm_up_of_aclnet_plus(iteration):
     """Same losses, same gradients, at every iteration."""
@@ -65,6 +67,7 @@ def test_a_step_is_one_of_the_warm_up_of_aclnet_plus(iteration):
         torch.testing.assert_close(parameter.grad, theirs[name].grad)
 
 
+@pytest.mark.slow
 def test_nothing_but_the_affinity_loss_is_added():
     plain, plus = build('supervised_strong').train(), build('supervised_plus').train()
     plus.load_state_dict(plain.state_dict(), strict=False)
@@ -83,12 +86,14 @@ def test_the_affinity_is_learnt():
     assert last < first
 
 
+@pytest.mark.slow
 def test_a_weight_of_none_is_another_method():
     for weight in (0, -1.0):
         with pytest.raises(ValueError, match=f'affinity_weight is {weight}.*above 0.*SupervisedEMA'):
             build('supervised_plus', affinity_weight=weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('backbone', ['mbv2', 'r50', 'swin'])
 def test_its_settings_are_those_of_aclnet_plus(backbone):
     """What the two share is the same, so that what is between them is the unlabelled images' part."""

@@ -106,6 +106,7 @@ def run_tool(monkeypatch, capsys, data_root):
     return run
 
 
+@pytest.mark.slow
 def test_results_and_per_image_scores_of_all_present_sets(run_tool, trained, tmp_path):
     config, checkpoint, networks = trained
     protocols = ['image', 'dataset']
@@ -130,6 +131,7 @@ def test_results_and_per_image_scores_of_all_present_sets(run_tool, trained, tmp
     assert 'protocol image' in out and 'protocol dataset' in out
 
 
+@pytest.mark.slow
 def test_networks_are_scored_each_by_itself(run_tool, models, tmp_path):
     config, checkpoint, _ = models['semi']
     named = ('--datasets', 'cvc300', '--out')
@@ -141,6 +143,7 @@ def test_networks_are_scored_each_by_itself(run_tool, models, tmp_path):
     assert one['teacher'] == both['teacher'] != both['student']
 
 
+@pytest.mark.slow
 def test_equal_rows_of_a_teacher_that_never_began_are_explained(run_tool, models, tmp_path):
     config, checkpoint, _ = models['semi']
     state = torch.load(checkpoint)['state_dict']
@@ -192,6 +195,7 @@ def test_no_set_at_all_is_an_error(run_tool, models, monkeypatch, tmp_path):
     assert str(tmp_path) in err and 'Kvasir-SEG' in err
 
 
+@pytest.mark.slow
 def test_missing_or_foreign_files_are_named(run_tool, models, tmp_path):
     config, checkpoint, _ = models['semi']
     status, _, err = run_tool(config, tmp_path / 'none.pth')

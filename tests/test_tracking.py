@@ -52,8 +52,8 @@ def test_what_cannot_be_tracked_is_refused(monkeypatch):
         add_tracker(config(), 'tensorbord')
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_tensorboard_reads_scalars_and_pictures(tmp_path):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     write_synthetic(tmp_path, labelled=4, unlabelled=4, test=3, size=(72, 96))
@@ -69,8 +69,8 @@ def test_tensorboard_reads_scalars_and_pictures(tmp_path):
     assert (image.height, image.width) == (72, 96)
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_mlflow_reads_scalars_and_pictures(tmp_path, monkeypatch):
     mlflow = pytest.importorskip('mlflow')
     monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
@@ -90,8 +90,8 @@ def test_mlflow_reads_scalars_and_pictures(tmp_path, monkeypatch):
     assert Image.open(client.download_artifacts(run.info.run_id, 'unlabelled_0_8.png')).size == (96, 72)
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_weights_and_biases_writes_scalars_and_pictures_offline(tmp_path):
     pytest.importorskip('wandb')
     write_synthetic(tmp_path, labelled=4, unlabelled=4, test=3, size=(72, 96))

@@ -177,6 +177,7 @@ def test_unreachable_weights_end_the_run_with_the_ways_out(tmp_path, synthetic_r
     assert done.returncode == 2 and 'MMSEG_ACL_WEIGHTS=none' in done.stderr
 
 
+@pytest.mark.slow
 def test_help_is_complete():
     text = run_tool('train.py', '--help', data=Path()).stdout
     for word in (

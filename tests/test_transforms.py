@@ -315,6 +315,7 @@ def write_frame(root: Path, size: tuple[int, int]) -> dict:
     return dict(img_path=str(root / 'frame.png'), seg_fields=[])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('track', ['semi_384', 'semi_128'])
 def test_geometry_is_shared_by_image_maps_and_views(tmp_path, track):
     config = Config.fromfile(CONFIGS / f'{track}.py')
@@ -398,6 +399,7 @@ def test_transforms_are_registered():
         assert TRANSFORMS.get(name) is getattr(datasets, name)
 
 
+@pytest.mark.slow
 def test_real_masks_are_binary(real_data):
     for name in ('Kvasir-SEG', 'CVC-ClinicDB', 'CVC-300'):
         for path in sorted((real_data / name / 'masks').iterdir())[:20]:

@@ -101,6 +101,7 @@ def test_nothing_is_lost_without_need(drop):
     assert not reliable_pixels(torch.rand(2, 6, 6), torch.zeros_like(valid), drop).any(), 'padding alone'
 
 
+@pytest.mark.slow
 def test_the_share_falls_linearly_to_nothing():
     assert [drop_share(step, 100, 0.2) for step in (0, 25, 50, 100, 120)] == pytest.approx([0.2, 0.15, 0.1, 0, 0])
     model = build('u2pl')
@@ -260,6 +261,7 @@ def test_reliable_pixels_weigh_the_more_the_fewer_they_are(channels):
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_what_the_teacher_gives_out_is_mixed_as_the_images_are():
     """With labels that follow from colours, the student's image and its label stay together under the boxes."""
     model = ready(**{'cutmix.prob': 1.0})
@@ -304,6 +306,7 @@ def check_run(model, batches) -> None:
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('changes', [{}, SIGMOID], ids=['softmax', 'sigmoid'])
 def test_two_classes_train(changes):
     check_run(build('u2pl', **changes), lambda seed: batch(seed=seed))
@@ -317,6 +320,7 @@ def test_four_classes_train():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_the_contrast_reaches_the_student_and_its_projector_alone():
     model = ready()
     model.zero_grad()
@@ -329,6 +333,7 @@ def test_the_contrast_reaches_the_student_and_its_projector_alone():
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_the_projectors_are_a_pair_of_student_and_teacher():
     model = build('u2pl')
     for ours, theirs in zip(model.projector_teacher.parameters(), model.projector.parameters(), strict=True):
@@ -340,6 +345,7 @@ def test_the_projectors_are_a_pair_of_student_and_teacher():
         assert not torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_padding_and_unknown_labels_alone_are_finite_and_reach_every_parameter():
     model = build('u2pl')
     data = batch()
@@ -355,6 +361,7 @@ def test_padding_and_unknown_labels_alone_are_finite_and_reach_every_parameter()
 
 
 @pytest.mark.trained
+@pytest.mark.slow
 def test_background_alone_is_finite():
     model = ready()
     data = batch()

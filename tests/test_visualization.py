@@ -77,6 +77,7 @@ def test_curves_are_read_from_the_latest_log(tmp_path):
         read_curves(tmp_path / 'none')
 
 
+@pytest.mark.slow
 def test_the_report_needs_no_other_file_and_escapes_text(tmp_path):
     report = Report('A <title>')
     report.add_heading('Scores')

@@ -37,11 +37,17 @@ class ToolProcess:
         data: Root of the data sets.
         weights: Value of ``MMSEG_ACL_WEIGHTS``.
         before: Called in the process before the tool begins.
+
+    Attributes:
+        started: How many there have been.
     """
+
+    started = 0
 
     def __init__(
         self, tool: str, *args: object, data: Path, weights: str = 'none', before: Callable[[], None] | None = None
     ) -> None:
+        ToolProcess.started += 1
         _start_server()
         settings = tool_environment(data, weights)
         self._folder = tempfile.TemporaryDirectory()

@@ -8,7 +8,7 @@ it starts:
 - ``MMSEG_ACL_TEST_DISTURB`` is the relative size of a disturbance of all start weights, such as 1e-6.
 
 ``make test-robust`` runs the tests marked ``trained`` under all variations; see robustness.py. A test in which an
-optimizer steps must carry that mark (conftest.py looks after it); with ``trained(stored=True)``, which is for
+optimizer steps must carry that mark (shared_fixtures.py looks after it); with ``trained(stored=True)``, which is for
 comparisons with stored numbers, it stays with its one seed.
 """
 

@@ -57,6 +57,7 @@ def test_broken_checkpoints_are_named(tmp_path, content):
         read_checkpoint(tmp_path / 'absent.pth')
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     mean_teacher = MODELS.build(Config.fromfile(CONFIGS / 'mean_teacher.py').model)
     acl = MODELS.build(Config.fromfile(CONFIGS / 'aclnet.py').model)

@@ -145,6 +145,7 @@ def test_plain_mmseg_gives_the_same_output(tmp_path, monkeypatch, capsys, networ
             assert found['scores'][coding][key] == pytest.approx(value, abs=0.01) and value < 90
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_mask_loader_leaves_the_packages_own_in_place(tmp_path):
     config, checkpoint = trained(tmp_path, 'mean_teacher')
     export_student(config, checkpoint, tmp_path / 'out', 'teacher')
@@ -152,6 +153,7 @@ def test_a_copy_of_the_mask_loader_leaves_the_packages_own_in_place(tmp_path):
     assert TRANSFORMS.get('LoadPolypMask') is LoadPolypMask
 
 
+@pytest.mark.slow
 def test_what_is_written_names_nothing_of_this_package(tmp_path):
     config, checkpoint = trained(tmp_path, 'mean_teacher')
     path, weights = export_student(config, checkpoint, tmp_path / 'out', 'teacher')

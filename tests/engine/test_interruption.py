@@ -221,8 +221,8 @@ def test_a_work_dir_without_locks_is_used_without(tmp_path, monkeypatch):
 # ------------------------------------------------------------------ one process
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_copied_run_leaves_the_best_checkpoint_of_the_original(build, tmp_path):
     options = dict(default_hooks__checkpoint__save_best='teacher/mDice', train_cfg__val_begin=1)
     options['train_cfg__val_interval'] = 2

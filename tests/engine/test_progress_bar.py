@@ -103,8 +103,8 @@ def log_of(work_dir: Path) -> str:
     return log.read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_lines_stay_whole_above_the_bar_and_it_vanishes(synthetic_root, tmp_path):
     terminal = Terminal()
     assert run(synthetic_root, tmp_path, terminal).wait().returncode == 0
@@ -124,8 +124,8 @@ def test_lines_stay_whole_above_the_bar_and_it_vanishes(synthetic_root, tmp_path
     assert '\x1b' not in log and ' to go' not in log
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 @pytest.mark.parametrize('settings', [dict(NO_COLOR='1'), dict(TERM='dumb')], ids=str)
 def test_terminals_that_show_less(synthetic_root, tmp_path, settings):
     terminal = Terminal(**settings)
@@ -137,16 +137,16 @@ def test_terminals_that_show_less(synthetic_root, tmp_path, settings):
     assert 'training has ended' in terminal.text
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_pipe_gets_lines_alone_whatever_the_environment_says_of_colours(synthetic_root, tmp_path):
     done = run(synthetic_root, tmp_path, None, _force_colours).wait()
     assert done.returncode == 0 and 'training has ended' in done.stdout
     assert ERASED not in done.stdout + done.stderr and ' to go' not in done.stdout + done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_run_outlives_its_terminal(synthetic_root, tmp_path):
     terminal = Terminal()
     process = run(synthetic_root, tmp_path, terminal, None, 'train_cfg.max_iters=40', 'train_cfg.val_begin=99')
@@ -157,8 +157,8 @@ def test_a_run_outlives_its_terminal(synthetic_root, tmp_path):
     assert 'training has ended' in log_of(tmp_path) and (tmp_path / 'iter_40.pth').is_file()
 
 
-@pytest.mark.slow
 @pytest.mark.trained
+@pytest.mark.slow
 def test_a_signal_is_answered_on_a_row_of_its_own(synthetic_root, tmp_path):
     terminal = Terminal()
     process = run(synthetic_root, tmp_path, terminal, None, 'train_cfg.max_iters=4000', 'train_cfg.val_begin=4000')

@@ -106,6 +106,7 @@ def test_downloads(bomb, monkeypatch):
         load_checkpoint(torch.nn.Identity(), 'https://example.invalid/a/bomb.pth?download=1')
 
 
+@pytest.mark.slow
 def test_tools(bomb):
     with pytest.raises(ValueError, match=REFUSED):
         load_model(config(bomb), str(bomb))

@@ -128,6 +128,7 @@ def test_what_a_resume_would_read_over_is_refused_by_name(stored, path, options,
         resume(checkpoint(path, options), path)
 
 
+@pytest.mark.slow
 def test_rates_are_judged_by_what_comes_of_them(stored, monkeypatch):
     """Ten times the rate for all but the backbone, written either way."""
     said = []

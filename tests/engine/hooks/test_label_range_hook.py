@@ -50,6 +50,7 @@ def test_a_mask_with_colours_is_an_error():
         Run(None).step(data)
 
 
+@pytest.mark.slow
 def test_masks_whose_foreground_is_ignored_are_found():
     """0/255 read as class numbers: nothing would be learned, and nobody would say so."""
 
