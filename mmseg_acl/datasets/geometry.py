@@ -1,6 +1,7 @@
 """Scale, crop, padding and flip, drawn once for an image and all of its maps.
 
-What is drawn and what comes out is as from mmcv's and mmseg's steps of similar names, in less time.
+What is drawn is as in mmcv's and mmseg's steps of similar names, and so is what comes out but for the place where a
+crop begins, in less time.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ class MarkValid(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomResizeAndCrop(BaseTransform):
-    """`RandomResize` followed by `RandomCrop`: the same draws, the same pixels.
+    """`RandomResize` followed by `RandomCrop`, by the same draws.
 
-    What the crop leaves out at the right and below is never resized: see `resized_crop`. The image is resized
-    bilinearly, a map by its nearest pixel.
+    What the crop leaves out is never resized, for which a crop begins up to one pixel of the image before theirs: see
+    `resized_crop`. The image is resized bilinearly, a map by its nearest pixel.
 
     Args:
         scale: Width and height at a ratio of 1, whatever the image's own are.
@@ -71,10 +72,10 @@ class RandomResizeAndCrop(BaseTransform):
 def resized_crop(
     image: np.ndarray, size: tuple[int, int], corner: tuple[int, int], crop_size: tuple[int, int], interpolation: int
 ) -> np.ndarray:
-    """Crop a resized image without resizing the part of it that lies right of the crop or below.
+    """Crop a resized image without resizing what lies outside of the crop.
 
-    The part to the left and above is resized, since OpenCV lets an image begin at whole pixels only: of an image
-    that begins in between, every pixel would come out otherwise.
+    The crop begins at a whole pixel of the image, for OpenCV lets none begin in between. It therefore lies up to one
+    pixel of the image above and left of `corner`, and so does the crop of each map.
 
     Args:
         image: (H, W) or (H, W, 3).
@@ -84,15 +85,19 @@ def resized_crop(
         interpolation: `cv2.INTER_LINEAR` or `cv2.INTER_NEAREST`.
 
     Returns:
-        What `cv2.resize(image, size, interpolation=interpolation)` has there.
+        (h, w) or (h, w, 3), h and w being those of `crop_size`, or less.
     """
-    height, width = image.shape[:2]
-    scale_x, scale_y = size[0] / width, size[1] / height
-    bottom, right = (min(at + crop, side) for at, crop, side in zip(corner, crop_size, size[::-1], strict=True))
-    # The last pixel of the crop lies between two of the image's, of which the second is still needed.
-    needed = image[: int(bottom / scale_y) + 2, : int(right / scale_x) + 2]
-    resized = cv2.resize(needed, None, fx=scale_x, fy=scale_y, interpolation=interpolation)
-    return resized[corner[0] : bottom, corner[1] : right]
+    parts, scales = [], []
+    for side, whole, start, wanted in zip(image.shape, size[::-1], corner, crop_size, strict=False):
+        scale = whole / side
+        wanted = min(wanted, whole)
+        first = int(start / scale)
+        # The last pixel of the crop lies between two of the image's, of which the second is still needed.
+        parts.append((slice(first, int(first + wanted / scale) + 2), wanted))
+        scales.append(scale)
+    (rows, height), (columns, width) = parts
+    resized = cv2.resize(image[rows, columns], None, fx=scales[1], fy=scales[0], interpolation=interpolation)
+    return resized[:height, :width]
 
 
 @TRANSFORMS.register_module()
