@@ -18,6 +18,7 @@ BEFORE = {
     'check_labels.py': ['run.py', '--folds', '3'],
     'cut_polyp_free.py': ['kvasir'],
     'demo.py': [],
+    'draw_instruments.py': ['labelled'],
     'draw_lists.py': ['partitions', 'kvasir/train'],
     'evaluate_maps.py': ['maps', 'masks'],
     'experiments.py': ['tables', 'grid.yaml'],

@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmseg_acl.datasets.polyp import PolypDataset
 from mmseg_acl.datasets.polyp_masks import read_polyp_mask
 from mmseg_acl.engine.atomic import write_atomically
 from mmseg_acl.evaluation.result_files import csv_bytes
 from mmseg_acl.inference.writing import mask_png
+from mmseg_acl.labelling.copies import LabelledCopies
 
 TABLE = 'spoilt.csv'
 SHIFT, LEFT = 0.25, 0.6
@@ -43,14 +43,10 @@ def spoil_labels(
         FileExistsError: ``out`` holds something.
         FileNotFoundError, ValueError: The folder is none of labelled frames, or has too few with polyps.
     """
-    out = Path(out)
     if count < 2:
         raise ValueError(f'count is {count}; masks are swapped with each other, so it must be at least 2')
-    if out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"'{out}' holds something already: name a new folder, or remove it")
-    dataset = PolypDataset(names, folder='', data_root=str(folder), indices=first)
-    infos = {info['name']: info for info in map(dataset.get_data_info, range(len(dataset)))}
-    masks = {name: read_polyp_mask(info['seg_map_path']) for name, info in infos.items()}
+    copies = LabelledCopies(folder, out, names, first)
+    masks = {name: read_polyp_mask(mask) for name, (_, mask) in copies.frames.items()}
     fit = [name for name, mask in masks.items() if mask.any()]
     if len(fit) < count * len(WAYS):
         raise ValueError(
@@ -69,14 +65,11 @@ def spoil_labels(
         ),
         'emptied': lambda name: np.zeros_like(masks[name]),
     }
-    for name, info in infos.items():
+    for name, (image, _) in copies.frames.items():
         mask = spoil[chosen[name]](name) if name in chosen else masks[name]
-        parent, _, stem = name.rpartition('/')
-        image = out / parent / 'images' / (stem + Path(info['img_path']).suffix)
-        image.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(info['img_path'], image)
-        write_atomically(mask_png(mask, 2), out / parent / 'masks' / f'{stem}.png')
-    write_atomically(csv_bytes([('frame', 'way'), *chosen.items()]), out / TABLE)
+        shutil.copyfile(image, copies.image(name))
+        write_atomically(mask_png(mask, 2), copies.mask(name))
+    write_atomically(csv_bytes([('frame', 'way'), *chosen.items()]), copies.out / TABLE)
     return chosen
 
 
