@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from tool_process import run_tool
 
 from mmseg_acl.datasets import write_synthetic
 from mmseg_acl.datasets.partitions import read_list
-from mmseg_acl.labelling.simulation import Point, areas, summary
+from mmseg_acl.engine.start.work_dir import take_lock
+from mmseg_acl.labelling import simulation
+from mmseg_acl.labelling.simulation import Plan, Point, areas, summary
 
 CONFIG = Path(__file__).parent / 'configs' / 'supervised_strong.py'
 
@@ -36,6 +39,23 @@ def test_the_area_is_the_mean_height_over_the_logarithm_and_is_compared_image_by
     assert cells[2].startswith('58.') and '±' in cells[5]
     assert 7 < float(cells[6].split()[0]) < 9 and 6 < float(cells[7].split()[0]) < 8
     assert [cell.strip() for cell in rows['random'].split('|')][6] == ''
+
+
+@pytest.mark.parametrize('step', ['prepare_pool', 'suggest'])
+def test_what_calls_for_several_seeds_share_is_written_by_one_at_a_time(step, monkeypatch, tmp_path):
+    seen = []
+
+    def probe(*_: object) -> None:
+        seen.append(take_lock(tmp_path / 'pool.lock'))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulation, 'prepare_pool', lambda plan, work: work)
+    monkeypatch.setattr(simulation, 'find_pool', lambda pool: [SimpleNamespace(entry=name) for name in 'ab'])
+    monkeypatch.setattr(simulation, step, probe)
+    plan = Plan(str(CONFIG), Path(), '', (), ('random',), (0,), 1, 1, None, (), False, None, 'none')
+    with pytest.raises(KeyboardInterrupt):
+        next(simulation.simulate(plan, tmp_path, Path()))
+    assert seen == [None]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from mmengine.config import Config
 from scipy.integrate import trapezoid
 
@@ -94,16 +95,21 @@ def simulate(plan: Plan, work: Path, tools: Path) -> Iterator[Point]:
     if plan.start < 1 or plan.rounds < 1:
         raise ValueError(f'start is {plan.start} and rounds {plan.rounds}; both must be at least 1')
     config = load_config(plan.config, iters=plan.iters)
-    pool = prepare_pool(plan, work)
-    frames = find_pool(pool)
+    work.mkdir(parents=True, exist_ok=True)
+    everything = work / 'pool.txt'
+    # Calls for other seeds share the pool and what has been looked at, and may run at the same time.
+    shared = FileLock(work / 'pool.lock')
+    with shared:
+        pool = prepare_pool(plan, work)
+        frames = find_pool(pool)
+        write_atomically(list_text([frame.entry for frame in frames]).encode(), everything)
     if plan.start * 2**plan.rounds > len(frames):
         raise ValueError(f'{plan.start} labels doubled {plan.rounds} times are more than the pool has: {len(frames)}')
-    everything = work / 'pool.txt'
-    write_atomically(list_text([frame.entry for frame in frames]).encode(), everything)
     for seed in plan.seeds:
         first = work / 'first' / f'seed{seed}'
         if not (first / LIST).is_file():
-            found = suggest([], pool, plan.start, work / 'looks', 'random', seed, (), [], 'none', plan.twins)
+            with shared:
+                found = suggest([], pool, plan.start, work / 'looks', 'random', seed, (), [], 'none', plan.twins)
             names = [found.frames[choice.index].entry for choice in found.choices]
             write_atomically(list_text(names).encode(), first / LIST)
         start = _train(plan, config, seed, first, pool, everything, tools)
@@ -115,9 +121,10 @@ def simulate(plan: Plan, work: Path, tools: Path) -> Iterator[Point]:
                 if not (folder / LIST).is_file():
                     run = [str(before / CONFIG), str(before / f'iter_{int(config.train_cfg.max_iters)}.pth')]
                     known = [str(before / LIST)]
-                    found = suggest(
-                        run, pool, size, work / 'looks', rule, seed, known, [], plan.sequences, plan.twins
-                    )
+                    with shared:
+                        found = suggest(
+                            run, pool, size, work / 'looks', rule, seed, known, [], plan.sequences, plan.twins
+                        )
                     chosen = [found.frames[choice.index].entry for choice in found.choices]
                     write_atomically(list_text([*found.labelled, *chosen]).encode(), folder / LIST)
                 size *= 2
