@@ -1,2 +1,2 @@
 _base_ = 'aclnet.py'
-model = dict(affinity_weight=2.0, refinement=dict(weighted=True))
+model = dict(affinity_weight=2.0, use_aggregation=False, refinement=dict(weighted=True))

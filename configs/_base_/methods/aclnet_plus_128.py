@@ -3,6 +3,7 @@
 _base_ = './aclnet_128.py'
 method = dict(
     affinity_weight=2.0,
+    use_aggregation=False,
     refinement=dict(gated=True, weighted=True, num_iters=20),
     refine_after=100 / 1200,
     cutmix=dict(prob=0.0),

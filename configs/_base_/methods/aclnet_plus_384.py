@@ -3,5 +3,6 @@
 _base_ = './aclnet_384.py'
 method = dict(
     affinity_weight=2.0,
+    use_aggregation=False,
     refinement=dict(gated=True, weighted=True),
 )
