@@ -32,11 +32,12 @@ class CorrMatch(FixMatch):
 
     The nearest relative of ACL-Net's high-level affinity: there a map refines probabilities, here it votes.
 
-    Ours: the total is doubled, so that ``loss_seg`` has the weight 1 as in every other method, and the shares of the
-    losses in it stay; labels spread before CutMix, so that a pasted part has them, too; the divergence is taken from
-    the mixed probabilities, where the public code takes the unmixed ones inside of the box; all regions ask the
-    labels of before, where there a region sees what earlier ones have changed; maps compare 32 channels, where the
-    public code has as many as classes; the threshold stops at ``most``, since with two classes it creeps to 1.
+    Ours: the total is four times that of the public code, so that ``loss_seg`` has the weight 1 as in every other
+    method, and the shares of the losses in it stay; labels spread before CutMix, so that a pasted part has them, too;
+    the divergence is taken from the mixed probabilities, where the public code takes the unmixed ones inside of the
+    box; all regions ask the labels of before, where there a region sees what earlier ones have changed; maps compare
+    32 channels, where the public code has as many as classes; the threshold stops at ``most``, since with two classes
+    it creeps to 1.
 
     Cost: the network sees L + 2 U images forward and backward, decodes U more, and makes L + 2 U maps of N x N, N
     being the cells of the feature.
