@@ -61,6 +61,7 @@ def three(tmp_path: Path) -> Path:
         ('kvasir/eighth', 112),
         ('kvasir/sixteenth', 56),
         ('kvasir/thirtysecond', 28),
+        ('kvasir/sixtyfourth', 14),
         ('kvasir/thirtysecond_b', 28),
         ('kvasir/thirtysecond_c', 28),
         ('kvasir/dev', 100),
@@ -73,6 +74,7 @@ def three(tmp_path: Path) -> Path:
         ('clinicdb/eighth', 68),
         ('clinicdb/sixteenth', 34),
         ('clinicdb/thirtysecond', 17),
+        ('clinicdb/sixtyfourth', 8),
         ('clinicdb/dev', 60),
         ('clinicdb/test', 62),
         ('polyp/train', 1450),
@@ -81,6 +83,7 @@ def three(tmp_path: Path) -> Path:
         ('polyp/eighth', 181),
         ('polyp/sixteenth', 90),
         ('polyp/thirtysecond', 45),
+        ('polyp/sixtyfourth', 22),
         ('polyp/dev', 100),
         ('polyp/test', 162),
         ('cvc300/test', 60),
@@ -332,7 +335,9 @@ def test_partition_sets_the_lists(tmp_path):
 
     with pytest.raises(FileNotFoundError, match="no list 'clinicdb/thirtysecond_b'"):
         SemiSupervisedDataset(config, partition='clinicdb/thirtysecond_b')
-    with pytest.raises(ValueError, match='must end in one of half, quarter, eighth, sixteenth, thirtysecond, train'):
+    with pytest.raises(
+        ValueError, match='must end in one of half, quarter, eighth, sixteenth, thirtysecond, sixtyfourth, train'
+    ):
         SemiSupervisedDataset(config, partition='kvasir/test')
     with pytest.raises(FileNotFoundError, match='no list .nothing/half'):
         SemiSupervisedDataset(config, partition='nothing/half')

@@ -417,7 +417,7 @@ def test_the_shipped_sequence_split_is_drawn_again():
     split = draw_sequence_split()
     assert {part: read_list(f'clinicdb_seq/{part}') for part in split} == split
     assert {part: len(names) for part, names in split.items()} == dict(
-        train=556, test=56, half=278, quarter=139, eighth=69, sixteenth=34, thirtysecond=17
+        train=556, test=56, half=278, quarter=139, eighth=69, sixteenth=34, thirtysecond=17, sixtyfourth=8
     )
     assert set(split['eighth']) < set(split['quarter']) < set(split['half']) < set(split['train'])
     assert sorted(split['train'] + split['test'], key=int) == [str(n) for n in range(1, 613)]

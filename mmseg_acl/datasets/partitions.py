@@ -17,7 +17,7 @@ LISTS = Path(__file__).parent / 'lists'
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
 # A line that names an image and its mask, as lists of other projects do.
 PAIR = re.compile(r'.+({suffix})[\s,;]+.+({suffix})'.format(suffix='|'.join(map(re.escape, IMAGE_SUFFIXES))), re.I)
-FRACTIONS = {'half': 2, 'quarter': 4, 'eighth': 8, 'sixteenth': 16, 'thirtysecond': 32}
+FRACTIONS = {'half': 2, 'quarter': 4, 'eighth': 8, 'sixteenth': 16, 'thirtysecond': 32, 'sixtyfourth': 64}
 PARTITION_SEED = 2023
 # Further draws of a partition, such as `kvasir/thirtysecond_b`, and their seeds.
 REDRAW_SEEDS = {'b': 2024, 'c': 2025}
@@ -98,7 +98,7 @@ def entry_of(file: PurePath) -> str:
 
 
 def draw_partitions(names: Sequence[str], seed: int = PARTITION_SEED, num_dev: int = 0) -> dict[str, list[str]]:
-    """Draw nested labelled partitions: a thirty-second inside a sixteenth inside an eighth and so on to a half.
+    """Draw nested labelled partitions: a sixty-fourth inside a thirty-second and so on to a half.
 
     The shipped partitions are `draw_partitions(read_list('kvasir/train'), num_dev=100)`, the same
     of `clinicdb/train` with `num_dev=60`, and of `polyp/train` with `num_dev=100`.
