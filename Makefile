@@ -75,6 +75,9 @@ results: $(STAMP)
 	  $(BIN)/python tools/experiments.py tables configs/experiments/$$grid.yaml --results $(LAPTOP) || exit 1; \
 	done
 	$(BIN)/python tools/experiments.py documents README.md docs/*.md $(LAPTOP)/README.md $(ARCHIVE)/README.md $(ARCHIVE)/runs.md
+	for figure in labels cost; do \
+	  $(BIN)/python tools/visualize.py against --described $(LAPTOP)/tables.yaml $$figure --out $(LAPTOP)/$$figure || exit 1; \
+	done
 	$(call seed0,scalars.json) $(BIN)/python tools/visualize.py curves --out $(ARCHIVE)/curves \
 	  --scalars loss student/mDice teacher/mDice focused/mDice --
 	$(call seed0,per_image.csv) $(BIN)/python tools/visualize.py distribution --out $(ARCHIVE)/distribution

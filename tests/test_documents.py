@@ -14,7 +14,7 @@ import pytest
 import yaml
 from test_experiments import LAPTOP_GRIDS
 
-from mmseg_acl.experiments.documents import BEGIN, END, make_table, update_document
+from mmseg_acl.experiments.documents import BEGIN, END, figure_points, make_table, update_document
 from mmseg_acl.experiments.grid import read_experiment
 from mmseg_acl.experiments.tables import write_tables
 from mmseg_acl.numerics import NUMERICS
@@ -178,6 +178,13 @@ def test_any_score_is_averaged_by_images_and_seeds(results):
     assert table[2] == '| P | 2 | 5.1 ± 0.1 |'
 
 
+def test_scores_may_stand_beside_the_time_of_a_step(results):
+    columns = {'a': dict(tests=['kvasir'], score='mDice')}
+    rows = [dict(runs='Plain'), dict(runs='Taught', cost='MT')]
+    table = make_table(results(form='scores', columns=columns, rows=rows, costs='speed.json'), 'one')
+    assert table[0].endswith('| a | time of a step |') and table[2].endswith('|  |') and table[3].endswith('| 2.4 |')
+
+
 def test_labels_and_shifts_are_read(results, tmp_path):
     for iteration, change in ((300, 1.5), (600, -0.25)):
         folder = tmp_path / 'run' / f'iter_{iteration}'
@@ -284,6 +291,44 @@ def test_rows_of_runs_that_are_planned_are_left_out_till_they_are_made(results):
     description.write_text(yaml.safe_dump({**content, 'planned': True}))
     with pytest.raises(ValueError, match="no runs 'Latter'"):
         make_table(description, 'one')
+
+
+def test_figures_show_the_runs_that_are_made(results, tmp_path, monkeypatch, capsys):
+    description = results(form='runs', tests=dict(Kvasir='kvasir'))
+    content = yaml.safe_load(description.read_text())
+    content['runs']['Later'] = 'later_seed*'
+    content['planned'] = True
+    content['figures'] = {
+        'labels': dict(
+            label='labels', tests=['kvasir'], points={'A': {28: 'Plain', 112: 'Later'}, 'B': {14: 'Taught'}}
+        ),
+        'cost': dict(label='time', tests=['kvasir'], costs='speed.json', points={'B': {'MT': 'Taught'}}),
+        'unknown': dict(label='time', tests=['kvasir'], costs='speed.json', points={'B': {'XT': 'Taught'}}),
+        'none': dict(label='labels', tests=['kvasir'], points={'A': {112: 'Later'}}),
+        'half': dict(label='labels', points={}),
+    }
+    description.write_text(yaml.safe_dump(content))
+    label, tests, points = figure_points(description, 'labels')
+    assert (label, tests) == ('labels', ['kvasir'])
+    assert [(name, place, folder.name) for name, place, folder in points] == [
+        *(('A', 28, f'plain_seed{seed}') for seed in (0, 1)),
+        *(('B', 14, f'taught_seed{seed}') for seed in (0, 1)),
+    ]
+    assert {place for _, place, _ in figure_points(description, 'cost').points} == {2.449}
+    for name, message in (
+        ('unknown', "no cost of 'XT'; there are MT"),
+        ('none', "no run of the figure 'none' has been made yet"),
+        ('half', "figure 'half' must have label, tests and points"),
+        ('all', "no figure 'all'; there are cost, half, labels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            figure_points(description, name)
+    arguments = ('against', '--described', description, 'labels', '--out', tmp_path / 'figure')
+    run_tool(monkeypatch, *arguments, tool='visualize.py')
+    assert (tmp_path / 'figure.png').is_file() and 'figure.pdf' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run_tool(monkeypatch, 'against', tool='visualize.py')
+    assert 'no run is given: give NAME@NUMBER=PATH, or --described' in capsys.readouterr().err
 
 
 def test_a_pattern_without_folders_and_a_folder_without_seed_are_told(results, tmp_path):

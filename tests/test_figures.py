@@ -443,6 +443,48 @@ def test_distributions_show_quartiles_and_means_by_set(tmp_path):
         scores.draw_distribution([runs[0], lone])
 
 
+def test_dice_is_drawn_against_a_number_with_a_band_over_seeds(tmp_path):
+    rng = np.random.default_rng(0)
+    points, expected = [], {}
+    for name, places in (('few', (28, 112)), ('plus', (28,))):
+        for place in places:
+            for seed in range(3):
+                values = [('a', v) for v in rng.uniform(0, 100, 20)] + [('b', v) for v in rng.uniform(0, 100, 5)]
+                rows = [(test, 'student', i, v, 0) for i, (test, v) in enumerate(values)]
+                path = write_scores(tmp_path / f'{name}{place}_{seed}.csv', rows)
+                points.append(scores.parse_point(f'{name}@{place}={path}'))
+                expected.setdefault((name, place), []).append(np.mean([v for _, v in values]))
+    # The order of the runs has no say.
+    figure = scores.draw_against(points[::-1], 'labelled images')
+    assert_nothing_is_clipped(figure)
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == 'labelled images' and axes.get_xscale() == 'log'
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines['few'].get_xdata().tolist() == [28, 112] and lines['plus'].get_xdata().tolist() == [28]
+    for name, line in lines.items():
+        means = [np.mean(expected[name, place]) for place in line.get_xdata()]
+        assert line.get_ydata() == pytest.approx(means)
+    bars = [tuple(bar[:, 1]) for c in axes.collections if isinstance(c, LineCollection) for bar in c.get_segments()]
+    np.testing.assert_allclose(sorted(bars), sorted((min(each), max(each)) for each in expected.values()))
+    on_a = scores.draw_against(points[:1], 'labelled images', ['a']).axes[0].lines[0].get_ydata()[0]
+    assert on_a != pytest.approx(expected['few', 28][0]) and 'mean over a' in axes.get_ylabel()
+    with pytest.raises(ValueError, match="has no scores on 'c'; it has a, b"):
+        scores.draw_against(points, 'labelled images', ['c'])
+
+
+@pytest.mark.parametrize(
+    'text', ['run', 'few=run', 'few@=run', 'few@many=run', 'few@0=run', 'few@-1=run', 'few@nan=run']
+)
+def test_a_point_has_a_name_a_number_and_a_path(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'run').mkdir()
+    with pytest.raises(ValueError, match='is no point: give NAME@NUMBER=PATH'):
+        scores.parse_point(text)
+    assert scores.parse_point('ACL-Net+@2.5=run') == ('ACL-Net+', 2.5, Path('run'))
+    with pytest.raises(FileNotFoundError, match="'nowhere' does not exist"):
+        scores.parse_point('few@28=nowhere')
+
+
 def test_names_stand_before_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write_scores(tmp_path / 'lr=1' / 'per_image.csv', [])
@@ -495,6 +537,7 @@ def test_every_command_writes_two_files(runs, tmp_path, monkeypatch, capsys):
         'failures': [sup, '--worst', 2, '--datasets', 'synthetic'],
         'curves': [f'one={log}', '--scalars', 'loss'],
         'distribution': [f'one={table}'],
+        'against': [f'one@28={table}', '--label', 'labels'],
     }
     for name, arguments in commands.items():
         call(monkeypatch, name, *arguments, '--out', tmp_path / 'out' / name)
@@ -530,6 +573,7 @@ def test_the_tsne_command(runs, tmp_path, monkeypatch):
         (['overlay', 'x.py:y.pth'], 'no config at x.py'),
         (['curves', 'nowhere'], "'nowhere' does not exist"),
         (['distribution', 'a=nowhere'], "'nowhere' does not exist"),
+        (['against', 'a=28'], "'a=28' is no point: give NAME@NUMBER=PATH"),
     ],
 )
 def test_errors_are_one_message(monkeypatch, capsys, tmp_path, arguments, message):

@@ -9,16 +9,34 @@ from matplotlib.figure import Figure
 from mmseg_acl.arguments import ToolParser
 from mmseg_acl.engine import user_errors
 from mmseg_acl.evaluation.cross_dataset import OWN, TEST_SETS
+from mmseg_acl.experiments.documents import figure_points
 from mmseg_acl.visualization.affinity import draw_affinities
 from mmseg_acl.visualization.overlay import draw_failures, draw_overlays
 from mmseg_acl.visualization.predictions import RUN_FORM, TrainedRun, parse_run
-from mmseg_acl.visualization.scores import draw_curves, draw_distribution, parse_named
+from mmseg_acl.visualization.scores import (
+    Point,
+    draw_against,
+    draw_curves,
+    draw_distribution,
+    parse_named,
+    parse_point,
+)
 from mmseg_acl.visualization.style import save_figure
 from mmseg_acl.visualization.tsne import draw_tsne
 
 
 def _runs(args: argparse.Namespace) -> list[TrainedRun]:
     return [parse_run(run) for run in args.runs]
+
+
+def _against(args: argparse.Namespace) -> Figure:
+    if args.described:
+        file, name = args.described
+        found = figure_points(Path(file), name)
+        return draw_against([Point(*point) for point in found.points], found.label, found.tests, args.network)
+    if not args.runs:
+        raise ValueError('no run is given: give NAME@NUMBER=PATH, or --described FILE NAME')
+    return draw_against([parse_point(run) for run in args.runs], args.label, args.datasets, args.network)
 
 
 def add_command(
@@ -135,6 +153,22 @@ def parse_args() -> argparse.Namespace:
         lambda args: draw_distribution([parse_named(run) for run in args.runs], args.datasets, args.network),
     )
     command.add_argument('runs', nargs='+', metavar='[NAME=]PATH', help='files per_image.csv of tools/test.py')
+    command.add_argument('--datasets', nargs='+', metavar='SET', help='test sets (default: all that the runs share)')
+    command.add_argument('--network', help='such as student (default: the teacher where there is one)')
+
+    command = add_command(
+        commands,
+        'against',
+        'mean Dice against the number of labels, or against what a step costs, with a band over seeds',
+        _against,
+    )
+    command.add_argument(
+        'runs', nargs='*', metavar='NAME@NUMBER=PATH', help='number of labels, and per_image.csv of tools/test.py'
+    )
+    command.add_argument(
+        '--described', nargs=2, metavar=('FILE', 'NAME'), help='a figure of a file such as results/laptop/tables.yaml'
+    )
+    command.add_argument('--label', default='labelled images', help='what the number is (default: %(default)s)')
     command.add_argument('--datasets', nargs='+', metavar='SET', help='test sets (default: all that the runs share)')
     command.add_argument('--network', help='such as student (default: the teacher where there is one)')
 

@@ -10,15 +10,19 @@ table goes::
     <!-- end of table -->
 
 The path counts from the document.
+
+The file may have ``figures``, too, for ``tools/visualize.py against --described``. Each has a ``label``, the
+``tests``, and ``points``: for each name in the legend, a number and the runs that stand there. With ``costs``, the
+results of the benchmark of methods, the number is the time of a step of the method that is named in its place.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -46,6 +50,7 @@ class Description:
         tables: Description of each table.
         numerics: Version of the training steps (:mod:`mmseg_acl.numerics`) that all runs are of.
         planned: Whether runs may be missing, whose rows are left out.
+        figures: Description of each figure.
     """
 
     path: Path
@@ -53,6 +58,7 @@ class Description:
     tables: dict[str, dict[str, Any]]
     numerics: int = NUMERICS
     planned: bool = False
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Description:
@@ -68,11 +74,11 @@ class Description:
             content = yaml.safe_load(path.read_text(encoding='utf-8'))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f'{path} is no YAML in UTF-8: {error}') from error
-        if not isinstance(content, dict) or set(content) - {'numerics', 'planned'} != {'runs', 'tables'}:
-            raise ValueError(f'{path} must have the two keys runs and tables, and may have numerics and planned')
-        return cls(
-            path, content['runs'], content['tables'], content.get('numerics', NUMERICS), content.get('planned', False)
-        )
+        if not isinstance(content, dict) or set(content) - {'numerics', 'planned', 'figures'} != {'runs', 'tables'}:
+            raise ValueError(
+                f'{path} must have the two keys runs and tables, and may have numerics, planned and figures'
+            )
+        return cls(path, **content)
 
     def is_made(self, name: str) -> bool:
         """Whether any run of a name is there; true of a name that is none, which is told where it is read."""
@@ -153,6 +159,48 @@ def make_table(description: Path, name: str) -> Lines:
         raise ValueError(f'{description}: table {name!r}: {error}') from error
 
 
+class FigurePoints(NamedTuple):
+    """What a described figure shows.
+
+    Attributes:
+        label: Of the axis.
+        tests: Test sets whose images are averaged over.
+        points: A name, a number and the folder of a run each.
+    """
+
+    label: str
+    tests: list[str]
+    points: list[tuple[str, float, Path]]
+
+
+def figure_points(description: Path, name: str) -> FigurePoints:
+    """Find the runs of a figure; those that have not been made yet are left out where the file has ``planned``.
+
+    Raises:
+        FileNotFoundError, ValueError: The description has no such figure, or one of its keys or runs is wrong, or no
+            run of it has been made.
+    """
+    read = Description.read(description)
+    if name not in read.figures:
+        raise ValueError(f'{description} has no figure {name!r}; there are {", ".join(read.figures) or "none"}')
+    figure = read.figures[name]
+    if {'label', 'tests', 'points'} - set(figure) or set(figure) - {'label', 'tests', 'points', 'costs'}:
+        raise ValueError(f'{description}: figure {name!r} must have label, tests and points, and may have costs')
+    times = _times(description.parent / figure['costs']) if 'costs' in figure else {}
+    points = []
+    for title, places in figure['points'].items():
+        for place, runs in places.items():
+            if 'costs' in figure and place not in times:
+                raise ValueError(
+                    f'{description}: figure {name!r}: no cost of {place!r}; there are {", ".join(times)}'
+                )
+            if read.is_made(runs) or not read.planned:
+                points += [(title, float(times.get(place, place)), folder) for folder in read.folders(runs)]
+    if not points:
+        raise ValueError(f'{description}: no run of the figure {name!r} has been made yet')
+    return FigurePoints(figure['label'], figure['tests'], points)
+
+
 def _means(read: Description, tests: dict, rows: list[dict], costs: str | None = None) -> Lines:
     """Dice of several runs by test set: mean and deviation over their seeds, of the teacher where there is one.
 
@@ -162,34 +210,47 @@ def _means(read: Description, tests: dict, rows: list[dict], costs: str | None =
             method of ``costs``; any other key is a column of its own.
         costs: Results of the benchmark of methods, for a column with the time of a step relative to SupOnly's.
     """
-    times = {}
-    if costs:
-        measured = read_json(read.path.parent / costs)['rows']
-        times = {row['method']: f'{row["time to SupOnly"]:.1f}' for row in measured}
     extra = list(dict.fromkeys(key for row in rows for key in row if key not in ('runs', 'label', 'cost')))
     body = []
     for row in rows:
         cells = [read.cell(row['runs'], chosen) for chosen in tests.values()]
         line = [row.get('label', row['runs']), *(str(row.get(key, '')) for key in extra), str(len(cells[0].dice))]
-        line += [spread(cell.dice, digits=1) for cell in cells]
-        body.append(line + ([times.get(row.get('cost', ''), '')] if costs else []))
-    return markdown_table(['method', *extra, 'seeds', *tests, *(['time of a step'] if costs else [])], body)
+        body.append(line + [spread(cell.dice, digits=1) for cell in cells])
+    return _with_costs(read, ['method', *extra, 'seeds', *tests], body, rows, costs)
 
 
-def _scores(read: Description, columns: dict[str, dict], rows: list[dict]) -> Lines:
+def _scores(read: Description, columns: dict[str, dict], rows: list[dict], costs: str | None = None) -> Lines:
     """Any score of the protocol `image` of several runs: mean and deviation over their seeds.
 
     Args:
         columns: For each heading the ``tests``, whose scores are averaged with the weight that each set has in
             images, and the ``score``, such as missed, ece, brier or false_alarms.
-        rows: ``runs`` names the runs; ``label`` is what stands in the table (default: the name).
+        rows: ``runs`` names the runs; ``label`` is what stands in the table (default: the name); ``cost`` as in
+            `_means`.
+        costs: As in `_means`.
     """
     body = []
     for row in rows:
         folders = read.folders(row['runs'])
         found = [[_score(folder, **column) for folder in folders] for column in columns.values()]
         body.append([row.get('label', row['runs']), str(len(folders)), *(spread(each, digits=1) for each in found)])
-    return markdown_table(['method', 'seeds', *columns], body)
+    return _with_costs(read, ['method', 'seeds', *columns], body, rows, costs)
+
+
+def _with_costs(
+    read: Description, head: list[str], body: list[list[str]], rows: list[dict], costs: str | None
+) -> Lines:
+    """A table of one line a row, with the time of a step in the end where ``costs`` are given."""
+    if costs:
+        times = {name: f'{time:.1f}' for name, time in _times(read.path.parent / costs).items()}
+        head = [*head, 'time of a step']
+        body = [[*line, times.get(row.get('cost', ''), '')] for line, row in zip(body, rows, strict=True)]
+    return markdown_table(head, body)
+
+
+def _times(path: Path) -> dict[str, float]:
+    """Time of a step of each method relative to SupOnly's, from the results of the benchmark of methods."""
+    return {row['method']: row['time to SupOnly'] for row in read_json(path)['rows']}
 
 
 def _score(folder: Path, tests: list[str], score: str) -> float:

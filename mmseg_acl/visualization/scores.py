@@ -1,10 +1,14 @@
-"""Training curves and the distribution of scores, from the files that training and testing write."""
+"""Training curves, the distribution of scores, and scores against what they cost, from the files that training and
+testing write.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +21,8 @@ from mmseg_acl.visualization.style import WIDTH, color_of, new_figure, paper_sty
 PANELS_A_ROW = 2
 # Scalars with few values are drawn with a mark at each.
 FEW = 30
+# On the logarithmic axis: how far marks are apart, and how much is left beside the outer ones.
+TICK_RATIO = 1.06
 COLUMNS = ('set', 'network', 'image', 'dice')
 
 
@@ -141,6 +147,87 @@ def draw_distribution(
                 _draw_violin(axes, number, np.concatenate(scores[dataset][name]), name)
             axes.set_xticks([])
             axes.grid(axis='y', alpha=0.3, linewidth=0.4)
+        _add_legend(figure, axes)
+    return figure
+
+
+class Point(NamedTuple):
+    """A run, and where it stands on the axis: how many labels it had, say, or what a step of it costs."""
+
+    name: str
+    place: float
+    path: Path
+
+
+def parse_point(text: str) -> Point:
+    """`NAME@NUMBER=PATH`.
+
+    Raises:
+        FileNotFoundError: There is no such path.
+        ValueError: It has another form, or the number is none above 0.
+    """
+    found = re.fullmatch(r'(?P<name>.+)@(?P<place>[^@=]+)=(?P<path>.+)', text)
+    try:
+        place = float(found['place']) if found else math.nan
+    except ValueError:
+        place = math.nan
+    if not 0 < place < math.inf:
+        raise ValueError(f"'{text}' is no point: give NAME@NUMBER=PATH with a number above 0, as in ACL-Net@28=run")
+    path = Path(found['path'])
+    if not path.exists():
+        raise FileNotFoundError(f"'{path}' does not exist: give NAME@NUMBER=PATH")
+    return Point(found['name'], place, path)
+
+
+def draw_against(
+    points: Sequence[Point], label: str, datasets: Sequence[str] | None = None, network: str | None = None
+) -> Figure:
+    """Mean Dice over all images of the test sets against a number: a colour a name, a line through means over seeds.
+
+    Points of one name and number are seeds; a band goes from the lowest of them to the highest.
+
+    Args:
+        points: The runs, see :func:`read_dice`.
+        label: What the number is.
+        datasets: Test sets; None takes those that all runs have.
+        network: See :func:`read_dice`.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is not as it should be, or a run lacks a set.
+    """
+    found = [read_dice(point.path, network) for point in points]
+    chosen = datasets or [name for name in found[0] if all(name in each for each in found)]
+    for point, each in zip(points, found, strict=True):
+        if lacking := [name for name in chosen if name not in each]:
+            raise ValueError(f"'{point.path}' has no scores on {lacking[0]!r}; it has {', '.join(each)}")
+    if not chosen:
+        raise ValueError('the runs have no test set in common: test them on the same')
+    lines: dict[str, dict[float, list[float]]] = {}
+    for point, each in zip(points, found, strict=True):
+        dice = float(np.concatenate([each[name] for name in chosen]).mean())
+        lines.setdefault(point.name, {}).setdefault(point.place, []).append(dice)
+
+    with paper_style():
+        figure = new_figure(3.0 + _legend_height(list(lines)))
+        axes = figure.add_subplot(xlabel=label, ylabel=f'Dice, mean over {", ".join(chosen)}', xscale='log')
+        for number, (name, line) in enumerate(lines.items()):
+            places, seeds = zip(*sorted(line.items()), strict=True)
+            color = color_of(number)
+            means, low, high = ([summary(each) for each in seeds] for summary in (np.mean, min, max))
+            axes.plot(places, means, style_of(number), c=color, label=name, marker='o', ms=4)
+            if len(places) > 1:
+                axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
+            axes.vlines(places, low, high, color=color, linewidth=0.8)
+        marked: list[float] = []
+        for place in sorted({point.place for point in points}):
+            # Numbers that are too near to stand beside each other are left to the eye.
+            if not marked or place > TICK_RATIO * marked[-1]:
+                marked.append(place)
+        axes.set_xticks(marked, [f'{place:.3g}' for place in marked])
+        axes.set_xlim(marked[0] / TICK_RATIO, max(point.place for point in points) * TICK_RATIO)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3, linewidth=0.4)
         _add_legend(figure, axes)
     return figure
 
