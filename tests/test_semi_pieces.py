@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -192,6 +193,30 @@ def test_dice_loss_counts_what_mmseg_hides():
     assert loss(nothing, torch.zeros_like(target)) < 1e-6, 'no polyp and none predicted'
     single = perfect[:, 1:] - perfect[:, :1]
     torch.testing.assert_close(loss(single, half), loss(perfect, half))
+
+
+def test_classes_that_are_absent_may_have_no_dice_loss():
+    torch.manual_seed(1)
+    prob = torch.rand(3, 3, 5, 4, dtype=torch.double).softmax(1).requires_grad_()
+    labels = torch.zeros(3, 5, 4, dtype=torch.long)
+    labels[0, :2], labels[0, 2:4], labels[1, 1:3] = 1, 2, 1  # both, the first alone, none
+    labels[1, 0, 0] = 2
+    target = F.one_hot(labels, 3).movedim(-1, 1).double()
+    weight = torch.rand(3, 5, 4, dtype=torch.double)
+    weight[1, 0, 0] = 0  # what is ignored is absent
+    found = soft_dice_loss(prob, target, weight, absent=False)
+    present = [(0, 1), (0, 2), (1, 1)]
+    expected = sum(
+        reference_dice(prob[b : b + 1, [0, c]], target[b : b + 1, [0, c]], weight[b : b + 1], 1.0) for b, c in present
+    )
+    assert found.item() == pytest.approx(expected / 6, abs=1e-12)
+    (gradient,) = torch.autograd.grad(found, prob)
+    assert {(b, c) for b, c, *_ in gradient.nonzero().tolist()} == set(present)
+
+    logits = torch.randn(2, 2, 5, 4)
+    empty, some = torch.zeros(2, 5, 4, dtype=torch.long), labels[:2].clamp(max=1)
+    assert PolypDiceLoss(absent=False)(logits, empty) == 0 < PolypDiceLoss()(logits, empty)
+    torch.testing.assert_close(PolypDiceLoss(absent=False)(logits, some), PolypDiceLoss()(logits, some))
 
 
 @pytest.mark.parametrize('weighted', [False, True])
