@@ -70,6 +70,12 @@ def add_datasets(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_scores(parser: argparse.ArgumentParser) -> None:
+    """Arguments that choose among the scores of tested runs."""
+    parser.add_argument('--datasets', nargs='+', metavar='SET', help='test sets (default: all that the runs share)')
+    parser.add_argument('--network', help='such as student (default: the teacher where there is one)')
+
+
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(
         description=__doc__,
@@ -153,8 +159,7 @@ def parse_args() -> argparse.Namespace:
         lambda args: draw_distribution([parse_named(run) for run in args.runs], args.datasets, args.network),
     )
     command.add_argument('runs', nargs='+', metavar='[NAME=]PATH', help='files per_image.csv of tools/test.py')
-    command.add_argument('--datasets', nargs='+', metavar='SET', help='test sets (default: all that the runs share)')
-    command.add_argument('--network', help='such as student (default: the teacher where there is one)')
+    add_scores(command)
 
     command = add_command(
         commands,
@@ -169,8 +174,7 @@ def parse_args() -> argparse.Namespace:
         '--described', nargs=2, metavar=('FILE', 'NAME'), help='a figure of a file such as results/laptop/tables.yaml'
     )
     command.add_argument('--label', default='labelled images', help='what the number is (default: %(default)s)')
-    command.add_argument('--datasets', nargs='+', metavar='SET', help='test sets (default: all that the runs share)')
-    command.add_argument('--network', help='such as student (default: the teacher where there is one)')
+    add_scores(command)
 
     return parser.parse_args()
 
