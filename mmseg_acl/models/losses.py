@@ -49,7 +49,7 @@ class PolypDiceLoss(nn.Module):
     """
 
     def __init__(
-        self, loss_weight: float = 1.0, smooth: float = 1.0, absent: bool = True, loss_name: str = 'loss_dice'
+        self, loss_weight: float = 1.0, smooth: float = 1.0, absent: bool = False, loss_name: str = 'loss_dice'
     ) -> None:
         super().__init__()
         self.loss_weight, self.smooth, self.absent, self.loss_name = loss_weight, smooth, absent, loss_name
