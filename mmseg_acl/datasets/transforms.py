@@ -176,7 +176,7 @@ class Views(BaseTransform):
         Returns:
             `{'inputs': {view: uint8 tensor (3, H, W)}, 'data_samples': {view: SegDataSample}}`. The
             samples carry `gt_sem_seg` (labelled images only), `valid` (bool, (1, H, W)) and
-            `hidden_sem_seg` where the pipeline has loaded or made these maps.
+            `hidden_sem_seg` (as it was loaded, uint8) where the pipeline has loaded or made these maps.
 
         Raises:
             ValueError: A step of a view flips, crops or otherwise changes the maps.
@@ -201,7 +201,7 @@ class Views(BaseTransform):
         if 'valid_map' in results:
             sample.valid = _pixel_data(results['valid_map'] == 1)
         if 'hidden_seg_map' in results:
-            sample.hidden_sem_seg = _pixel_data(results['hidden_seg_map'].astype(np.int64))
+            sample.hidden_sem_seg = _pixel_data(unmirrored(results['hidden_seg_map']))
         # The views share the maps' numbers, not the objects that hold them, which padding a batch changes.
         samples = [
             sample,
@@ -259,9 +259,8 @@ def _adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 def _adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
     mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))[0]
-    # A table, as convertScaleAbs would mirror negative values instead of clipping them.
-    values = np.arange(256) * factor + mean * (1 - factor)
-    return cv2.LUT(image, np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    # The second image counts for nothing. addWeighted cuts off at 0, where convertScaleAbs mirrors.
+    return cv2.addWeighted(image, factor, image, 0, mean * (1 - factor))
 
 
 def _adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:

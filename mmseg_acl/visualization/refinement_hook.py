@@ -62,7 +62,7 @@ class PseudoLabelRefinementHook(Hook):
             self._log(runner, 'labelled', seen, masks, masks != IGNORE)
             weak = samples['unsup_weak']
             if all('hidden_sem_seg' in sample for sample in weak):
-                masks = torch.cat([sample.hidden_sem_seg.data for sample in weak])
+                masks = torch.cat([sample.hidden_sem_seg.data for sample in weak]).long()
                 valid = torch.cat([sample.valid.data for sample in weak]).bool()
                 self._log(runner, 'hidden', model.inspect(inputs['unsup_weak'], valid), masks, valid)
 
