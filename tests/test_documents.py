@@ -326,9 +326,13 @@ def test_figures_show_the_runs_that_are_made(results, tmp_path, monkeypatch, cap
     arguments = ('against', '--described', description, 'labels', '--out', tmp_path / 'figure')
     run_tool(monkeypatch, *arguments, tool='visualize.py')
     assert (tmp_path / 'figure.png').is_file() and 'figure.pdf' in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        run_tool(monkeypatch, 'against', tool='visualize.py')
-    assert 'no run is given: give NAME@NUMBER=PATH, or --described' in capsys.readouterr().err
+    for asked, message in (
+        (('against',), 'no run is given: give NAME@NUMBER=PATH, or --described'),
+        ((*arguments, '--label', 'cost', '--datasets', 'kvasir'), '--described says label, datasets, too'),
+    ):
+        with pytest.raises(SystemExit):
+            run_tool(monkeypatch, *asked, tool='visualize.py')
+        assert message in capsys.readouterr().err
 
 
 def test_a_pattern_without_folders_and_a_folder_without_seed_are_told(results, tmp_path):

@@ -31,12 +31,16 @@ def _runs(args: argparse.Namespace) -> list[TrainedRun]:
 
 def _against(args: argparse.Namespace) -> Figure:
     if args.described:
+        given = [name for name in ('runs', 'label', 'datasets') if getattr(args, name)]
+        if given:
+            raise ValueError(f'the file of --described says {", ".join(given)}, too: give one or the other')
         file, name = args.described
         found = figure_points(Path(file), name)
         return draw_against([Point(*point) for point in found.points], found.label, found.tests, args.network)
     if not args.runs:
         raise ValueError('no run is given: give NAME@NUMBER=PATH, or --described FILE NAME')
-    return draw_against([parse_point(run) for run in args.runs], args.label, args.datasets, args.network)
+    label = args.label or 'labelled images'
+    return draw_against([parse_point(run) for run in args.runs], label, args.datasets, args.network)
 
 
 def add_command(
@@ -173,7 +177,7 @@ def parse_args() -> argparse.Namespace:
     command.add_argument(
         '--described', nargs=2, metavar=('FILE', 'NAME'), help='a figure of a file such as results/laptop/tables.yaml'
     )
-    command.add_argument('--label', default='labelled images', help='what the number is (default: %(default)s)')
+    command.add_argument('--label', help='what the number is (default: labelled images)')
     add_scores(command)
 
     return parser.parse_args()
