@@ -13,28 +13,28 @@ from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, one_hot, pro
 _SURE = 1e-6
 
 
-def soft_dice_loss(prob: Tensor, target: Tensor, weight: Tensor, smooth: float = 1.0, absent: bool = True) -> Tensor:
+def soft_dice_loss(prob: Tensor, target: Tensor, weight: Tensor, smooth: float = 1.0) -> Tensor:
     """Dice loss an image, over the foreground classes, mean over images and classes.
 
-    ``1 - (2 sum(w p t) + s) / (sum(w p^2) + sum(w t^2) + s)`` (Milletari et al. 2016). mmseg's ``DiceLoss``
-    flattens classes and batch together, so that the background hides a missed polyp, and counts ignored
-    pixels; this one does neither. With squares in the denominator a soft target is its own optimum.
+    ``1 - (2 sum(w p t) + s) / (sum(w p^2) + sum(w t^2) + s)`` (Milletari et al. 2016), and 0 where the class does not
+    occur. mmseg's ``DiceLoss`` flattens classes and batch together, so that the background hides a missed polyp, and
+    counts ignored pixels; this one does neither. With squares in the denominator a soft target is its own optimum.
 
     Args:
         prob: (B, C, H, W) probabilities; class 0 is background.
         target: (B, C, H, W) probabilities or one-hot labels.
         weight: (B, H, W), 0 on ignored pixels.
-        smooth: Pixels added above and below; it decides how hard a false alarm on an empty image is.
-        absent: Whether an image in which a class does not occur has a loss for it. With a nearly empty prediction the
-            gradient at a pixel is about ``2 p / smooth`` there, at a pixel of an object it is the inverse of the
-            object's number of pixels: hundreds of times less.
+        smooth: Pixels added above and below.
     """
     weight = weight.unsqueeze(1)
     p, t = prob[:, 1:], target[:, 1:]
     overlap = (weight * p * t).sum(dim=(2, 3))
     total = (weight * (p.square() + t.square())).sum(dim=(2, 3))
     loss = 1 - (2 * overlap + smooth) / (total + smooth)
-    return loss.mean() if absent else (loss * ((weight * t).sum(dim=(2, 3)) > 0)).mean()
+    # Where nothing is to be found, the gradient at a pixel would be about 2 p / smooth, and at a pixel of an object it
+    # is the inverse of the object's size: a few frames without a polyp would drown all the others. Cross-entropy
+    # teaches them.
+    return (loss * ((weight * t).sum(dim=(2, 3)) > 0)).mean()
 
 
 @MODELS.register_module()
@@ -44,15 +44,12 @@ class PolypDiceLoss(nn.Module):
     Args:
         loss_weight: Factor of the loss.
         smooth: See :func:`soft_dice_loss`.
-        absent: See :func:`soft_dice_loss`. False is better where some labelled frames have no polyp.
         loss_name: Key under which it is logged; it must begin with ``loss_``.
     """
 
-    def __init__(
-        self, loss_weight: float = 1.0, smooth: float = 1.0, absent: bool = False, loss_name: str = 'loss_dice'
-    ) -> None:
+    def __init__(self, loss_weight: float = 1.0, smooth: float = 1.0, loss_name: str = 'loss_dice') -> None:
         super().__init__()
-        self.loss_weight, self.smooth, self.absent, self.loss_name = loss_weight, smooth, absent, loss_name
+        self.loss_weight, self.smooth, self.loss_name = loss_weight, smooth, loss_name
 
     def forward(
         self,
@@ -71,7 +68,7 @@ class PolypDiceLoss(nn.Module):
         valid = target != ignore_index
         true = F.one_hot(target.where(valid, 0), prob.shape[1]).movedim(-1, 1)
         weight = valid.to(prob) if weight is None else valid * weight
-        return self.loss_weight * soft_dice_loss(prob, true.to(prob), weight, self.smooth, self.absent)
+        return self.loss_weight * soft_dice_loss(prob, true.to(prob), weight, self.smooth)
 
 
 def no_loss(*modules: nn.Module) -> Tensor | int:
