@@ -10,12 +10,13 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --n
 SOURCES := mmseg_acl tools tests configs docs/site setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs gpu-check picture test test-quick test-robust test-readers results lint format clean
+.PHONY: help install demo docs gpu-check picture test test-quick test-families test-robust test-readers results lint format clean
 
 help:
 	@echo 'make demo        train and test on synthetic frames, write work_dirs/demo/report.html'
 	@echo 'make test        all tests'
 	@echo 'make test-quick  the tests that take less than about a fifth of a second each'
+	@echo 'make test-families every method with every family of students (half an hour)'
 	@echo 'make test-robust the tests that train, with other seeds, start weights and instructions (an hour)'
 	@echo 'make test-readers what is written for CVAT, COCO and Label Studio, read by their own libraries (downloads them)'
 	@echo 'make gpu-check   what a GPU alone can show: half precision, NCCL, the cost of each method at 384'
@@ -56,6 +57,9 @@ test: $(STAMP)
 
 test-quick: $(STAMP)
 	$(PYTEST) -m 'not slow'
+
+test-families: $(STAMP)
+	$(PYTEST) -m families
 
 # What a GPU alone can show. The list of runs for it: configs/experiments/gpu_day.yaml.
 gpu-check: $(STAMP)

@@ -9,6 +9,11 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from stand_ins import module_or_skip
+
 NORM = dict(type='BN')
 CE = dict(type='CrossEntropyLoss')
 HEAD = dict(num_classes=2, norm_cfg=NORM, align_corners=False, loss_decode=CE)
@@ -513,6 +518,37 @@ FAMILIES: dict[str, Family] = {
         sigmoid=False,
     ),
 }
+
+
+# Every kind of head output, tap and backbone.
+QUICK = ('FCN', 'DANet', 'OCRNet', 'K-Net', 'Segmenter', 'PIDNet', 'UPerNet + Swin', 'PointRend')
+
+
+def config_of(name: str) -> dict:
+    """A family's segmentor; the test is skipped where the package of its backbone is missing."""
+    family = FAMILIES[name]
+    if family.module:
+        module_or_skip(family.module)
+    return deepcopy(family.config)
+
+
+def fitted(data: dict, name: str) -> dict:
+    """A batch at the family's size, with the edges that PIDNet learns."""
+    side = FAMILIES[name].side
+    data['inputs'] = {view: [_resized(x, side) for x in images] for view, images in data['inputs'].items()}
+    for samples in data['data_samples'].values():
+        for sample in samples:
+            sample.set_metainfo(dict(img_shape=(side, side), ori_shape=(side, side), pad_shape=(side, side)))
+            for key in sample.keys():
+                sample.set_data({key: PixelData(data=_resized(sample.get(key).data, side))})
+    for sample in data['data_samples']['sup']:
+        mask = sample.gt_sem_seg.data
+        sample.gt_edge_map = PixelData(data=(mask != mask.roll(1, dims=2)).long())
+    return data
+
+
+def _resized(array: torch.Tensor, side: int) -> torch.Tensor:
+    return F.interpolate(array[None].float(), size=(side, side))[0].to(array)
 
 
 def with_sigmoid(config: dict) -> dict:

@@ -218,6 +218,19 @@ def test_carried_logits_teach_the_maps_and_nothing_of_the_head():
     assert head is None or not head.any(), 'logits are detached before they are carried'
 
 
+def test_maps_of_a_fine_feature_are_those_of_its_averages():
+    model = build('corrmatch', feature_stride=8).eval()
+    logits, fine = torch.randn(2, 2, 32, 48), torch.randn(2, model.student_tap.channels, 8, 24)
+    found, maps = model.carried(logits, fine)
+    coarse = torch.stack(
+        [fine[:, :, 2 * y : 2 * y + 2, 4 * x : 4 * x + 4].mean((2, 3)) for y in range(4) for x in range(6)], 2
+    )
+    expected = model.correlation(coarse.unflatten(2, (4, 6)))
+    torch.testing.assert_close(maps, expected)
+    torch.testing.assert_close(found, correlate(logits, expected, (4, 6)))
+    assert model.carried(logits, fine[:, :, :4, :3])[1].shape == (2, 12, 12), 'a coarse one stays as it is'
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
@@ -227,6 +240,7 @@ def test_carried_logits_teach_the_maps_and_nothing_of_the_head():
         (dict(dropout=0.0), 'dropout is 0.0'),
         (dict(regions=0), 'regions is 0'),
         (dict(feature_source=7), 'stage 7'),
+        (dict(feature_stride=0), 'feature_stride is 0'),
         (dict(correlation=dict(map_channels=0)), 'map_channels is 0'),
         (dict(correlation=dict(dropout=1.0)), 'dropout of the correlation is 1.0'),
     ],

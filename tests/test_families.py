@@ -9,12 +9,10 @@ import pytest
 import steps
 import torch
 import torch.nn.functional as F
-from families import FAMILIES, fcn, on_resnet, segmentor, with_sigmoid
+from families import FAMILIES, QUICK, config_of, fcn, fitted, on_resnet, segmentor, with_sigmoid
 from mmcv.cnn.bricks import DropPath
 from mmengine.config import ConfigDict
-from mmengine.structures import PixelData
 from mmseg.registry import MODELS
-from stand_ins import module_or_skip
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -35,20 +33,11 @@ METHODS = {
         refinement=dict(num_iters=2),
     ),
 }
-# Every kind of head output, tap and backbone; the rest is for `make test`.
-QUICK = ('FCN', 'DANet', 'OCRNet', 'K-Net', 'Segmenter', 'PIDNet', 'UPerNet + Swin', 'PointRend')
 families = pytest.mark.parametrize(
     'name', [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
 )
 # Parameters that mmseg's own forward pass does not use either, so that they never have a gradient.
 UNUSED_BY_MMSEG = ('ema_mid_conv', 'fusion_kernel')
-
-
-def config_of(name: str) -> dict:
-    family = FAMILIES[name]
-    if family.module:
-        module_or_skip(family.module)
-    return deepcopy(family.config)
 
 
 def build(method: str, config: dict) -> nn.Module:
@@ -59,23 +48,8 @@ def build(method: str, config: dict) -> nn.Module:
 
 
 def batch(name: str, seed: int = 0) -> dict:
-    """A batch at the family's size, with the edges that PIDNet learns."""
-    side, count = FAMILIES[name].side, FAMILIES[name].images
-    data = steps.batch(images=count, seed=seed)
-    data['inputs'] = {view: [_resized(x, side) for x in images] for view, images in data['inputs'].items()}
-    for samples in data['data_samples'].values():
-        for sample in samples:
-            sample.set_metainfo(dict(img_shape=(side, side), ori_shape=(side, side), pad_shape=(side, side)))
-            for key in sample.keys():
-                sample.set_data({key: PixelData(data=_resized(sample.get(key).data, side))})
-    for sample in data['data_samples']['sup']:
-        mask = sample.gt_sem_seg.data
-        sample.gt_edge_map = PixelData(data=(mask != mask.roll(1, dims=2)).long())
-    return data
-
-
-def _resized(array: torch.Tensor, side: int) -> torch.Tensor:
-    return F.interpolate(array[None].float(), size=(side, side))[0].to(array)
+    """A batch at the family's size."""
+    return fitted(steps.batch(images=FAMILIES[name].images, seed=seed), name)
 
 
 def train(model: nn.Module, name: str, count: int = 2) -> list[dict]:

@@ -31,8 +31,8 @@ def soft_dice_loss(prob: Tensor, target: Tensor, weight: Tensor, smooth: float =
     overlap = (weight * p * t).sum(dim=(2, 3))
     total = (weight * (p.square() + t.square())).sum(dim=(2, 3))
     loss = 1 - (2 * overlap + smooth) / (total + smooth)
-    # Where nothing is to be found, the gradient at a pixel would be about 2 p / smooth, and at a pixel of an object it
-    # is the inverse of the object's size: a few frames without a polyp would drown all the others. Cross-entropy
+    # Where nothing is to be found, the gradient at a pixel would be about 2 p / smooth, and at a pixel of an object
+    # it is the inverse of the object's size: a few frames without a polyp would drown all the others. Cross-entropy
     # teaches them.
     return (loss * ((weight * t).sum(dim=(2, 3)) > 0)).mean()
 

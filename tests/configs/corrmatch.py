@@ -7,5 +7,6 @@ model = dict(
     warmup_iters=2,
     threshold=0.5,  # a network of a few iterations is sure of nothing
     feature_source=0,
+    feature_stride=4,
     correlation=dict(channels=8, map_channels=4),
 )

@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_acl.models.semi.head_families import head_list
+from mmseg_acl.models.semi.levels import map_of, small_image, with_map
 
 BATCH_NORM = dict(type='BN')
 
@@ -129,7 +130,8 @@ class BlockNeck(BaseModule):
     def forward(self, features: Any) -> tuple[Tensor, ...]:
         """The features (B, C_i, h_i, w_i) with one of them changed."""
         features = list(features if self.neck is None else self.neck(features))
-        features[self.index] = self.block(features[self.index])
+        level = features[self.index]
+        features[self.index] = with_map(level, self.block(map_of(level)))
         return tuple(features)
 
 
@@ -156,14 +158,14 @@ def add_block(segmentor: nn.Module, block: dict) -> None:
 
 
 def _feature(segmentor: nn.Module, index: int) -> Tensor:
-    """A feature of one small image: neither backbones nor necks say how many channels they give out."""
+    """A feature of one small image."""
     training = segmentor.training
     segmentor.eval()
     with torch.no_grad():
-        features = segmentor.extract_feat(torch.zeros(1, 3, 64, 64))
+        features = segmentor.extract_feat(small_image(segmentor.backbone))
     segmentor.train(training)
     count = len(features) if isinstance(features, (list, tuple)) else 0
-    feature = features[index] if -count <= index < count else None
+    feature = map_of(features[index]) if -count <= index < count else None
     if not isinstance(feature, Tensor) or feature.ndim != 4:
         raise ValueError(
             f'{type(segmentor.backbone).__name__} gives out no list of feature maps (B, C, h, w) of which number '

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
 
@@ -36,8 +37,9 @@ class CorrMatch(FixMatch):
     method, and the shares of the losses in it stay; labels spread before CutMix, so that a pasted part has them, too;
     the divergence is taken from the mixed probabilities, where the public code takes the unmixed ones inside of the
     box; all regions ask the labels of before, where there a region sees what earlier ones have changed; maps compare
-    32 channels, where the public code has as many as classes; the threshold stops at ``most``, since with two classes
-    it creeps to 1.
+    32 channels, where the public code has as many as classes; features finer than ``feature_stride`` are averaged, as
+    the maps of a U-Net's would not fit into memory; the threshold stops at ``most``, since with two classes it creeps
+    to 1.
 
     Cost: the network sees L + 2 U images forward and backward, decodes U more, and makes L + 2 U maps of N x N, N
     being the cells of the feature.
@@ -55,6 +57,7 @@ class CorrMatch(FixMatch):
         dropout: Share of the channels of the weak features that are dropped, within (0, 1).
         regions: Rows of a map that are asked, at least 1.
         feature_source: ``'head'`` for the feature before the classifier, or the index of a backbone's output.
+        feature_stride: Least stride of the maps, in pixels; at least 1.
         correlation: Arguments of :class:`~mmseg_acl.models.semi.correlation.Correlation` but its ``in_channels``.
         **kwargs: See :class:`FixMatch`. There is no teacher that would follow.
 
@@ -73,6 +76,7 @@ class CorrMatch(FixMatch):
         dropout: float = 0.5,
         regions: int = 128,
         feature_source: str | int = 'head',
+        feature_stride: int = 8,
         correlation: dict | None = None,
         **kwargs: Any,
     ) -> None:
@@ -84,10 +88,13 @@ class CorrMatch(FixMatch):
             raise ValueError(f'dropout is {dropout}; it is a share of channels, within (0, 1)')
         if regions < 1:
             raise ValueError(f'regions is {regions}; at least 1 row of a map has to be asked')
+        if feature_stride < 1:
+            raise ValueError(f'feature_stride is {feature_stride}; it must be at least 1 pixel')
         super().__init__(segmentor, threshold=threshold, **kwargs)
         del self.threshold
         self.register_buffer('threshold', torch.tensor(float(threshold)))  # it moves, and is resumed
         self.threshold_momentum, self.most, self.dropout, self.regions = threshold_momentum, most, dropout, regions
+        self.feature_stride = feature_stride
         self.student_tap = FeatureTap(self.student, feature_source)
         self.correlation = Correlation(self.student_tap.channels, **(correlation or {}))
 
@@ -106,7 +113,7 @@ class CorrMatch(FixMatch):
         prob = probabilities(weak.detach())
         self.move_threshold(prob, batch.valid)
         labels = hard_labels(prob, batch.valid, self.threshold)
-        spread = self.spread(prob, batch.valid, maps[number:], student.features.all.shape[2:])
+        spread = self.spread(prob, batch.valid, maps[number:], self.grid(student.features.all, prob))
 
         boxes = self.cutmix.draw(batch.strong)
         mixed = [mix(x, boxes) for x in (batch.strong, spread, labels, prob, batch.valid)]
@@ -131,8 +138,14 @@ class CorrMatch(FixMatch):
 
     def carried(self, logits: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, C or 1, H, W), detached and carried along the maps of a feature, and these maps (B, N, N)."""
-        maps = self.correlation(feature)
-        return correlate(logits.detach(), maps, feature.shape[2:]), maps.detach()
+        grid = self.grid(feature, logits)
+        maps = self.correlation(feature if feature.shape[2:] == grid else F.adaptive_avg_pool2d(feature, grid))
+        return correlate(logits.detach(), maps, grid), maps.detach()
+
+    def grid(self, feature: Tensor, images: Tensor) -> tuple[int, int]:
+        """Height and width of the maps: those of the feature, or fewer."""
+        sizes = zip(feature.shape[2:], images.shape[2:], strict=True)
+        return tuple(min(side, max(whole // self.feature_stride, 1)) for side, whole in sizes)
 
     def move_threshold(self, prob: Tensor, valid: Tensor) -> None:
         """Move it towards the highest confidence of the predicted classes, up to ``most``."""

@@ -13,6 +13,7 @@ from mmseg_acl.models.segmentors.semi_supervised import SemiBatch, SemiSupervise
 from mmseg_acl.models.semi.adversarial import AdversarialNoise
 from mmseg_acl.models.semi.ensemble import Ensemble
 from mmseg_acl.models.semi.head_families import family_of, last_head, reading_head
+from mmseg_acl.models.semi.levels import Level, each_part, map_of, with_map
 from mmseg_acl.models.semi.mixing import CutMix, mix
 from mmseg_acl.models.semi.pseudo_label import IGNORE, hard_labels, probabilities
 from mmseg_acl.models.semi.rampup import cosine_rampup
@@ -117,25 +118,26 @@ class PSMT(SemiSupervisedSegmentor):
         losses['kept_share'] = (labels != IGNORE).sum() / valid.sum().clamp(min=1)
         return losses
 
-    def perturb(self, features: list[Tensor], valid: Tensor) -> list[Tensor]:
+    def perturb(self, features: list[Level], valid: Tensor) -> list[Level]:
         """Add adversarial noise to one level of the unlabelled images' features.
 
         Args:
-            features: The student's, (L + U, d, h, w) each; the unlabelled images are the last.
+            features: The student's, (L + U, d, h, w) each, or pairs of such a map and a class token, which has no
+                noise; the unlabelled images are the last.
             valid: (U, H, W) bool, false on padding.
         """
         features, unlabelled = list(features), slice(-len(valid), None)
-        feature = features[self.level]
+        feature = map_of(features[self.level])
 
         def predict(noisy: Tensor) -> Tensor:
-            levels = [level[unlabelled].detach().to(noisy) for level in features]
-            levels[self.level] = noisy
+            levels = [each_part(level, lambda part: part[unlabelled].detach().to(noisy)) for level in features]
+            levels[self.level] = with_map(levels[self.level], noisy)
             return self.teacher.decode(levels, valid.shape[1:])
 
         noise = self.noise(feature[unlabelled], predict, valid)
         everywhere = torch.zeros_like(feature, dtype=noise.dtype)
         everywhere[unlabelled] = noise
-        features[self.level] = feature + everywhere
+        features[self.level] = with_map(features[self.level], feature + everywhere)
         return features
 
     def after_step(self) -> None:

@@ -8,11 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmseg_acl.models.semi.feature_tap import map_of
 from mmseg_acl.models.semi.joint_pass import join_batches, slice_batch
-
-# A map (B, C, h, w), or a pair of one and the class token (B, C), as the ViT of DPT gives them out.
-Level = Tensor | Sequence[Tensor]
+from mmseg_acl.models.semi.levels import Level, each_part, map_of
 
 
 def channel_dropout(features: Sequence[Level], prob: float = 0.5) -> list[Level]:
@@ -53,15 +50,13 @@ def complementary_dropout(features: Sequence[Level]) -> list[Level]:
     exempt[torch.randperm(images)[: images // 2]] = True
     scales: dict[int, Tensor] = {}
 
-    def scaled(level: Level) -> Level:
-        if not isinstance(level, Tensor):
-            return [scaled(part) for part in level]
-        channels = level.shape[1]
+    def scaled(part: Tensor) -> Tensor:
+        channels = part.shape[1]
         if channels not in scales:
             kept = 2.0 * torch.bernoulli(torch.full((images, channels), 0.5))
             kept[exempt] = 1
             scales[channels] = torch.cat([kept, 2 - kept])
-        scale = scales[channels].to(level)
-        return level * scale[(..., *[None] * (level.ndim - 2))]
+        scale = scales[channels].to(part)
+        return part * scale[(..., *[None] * (part.ndim - 2))]
 
-    return [scaled(level) for level in features]
+    return [each_part(level, scaled) for level in features]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from mmseg_acl.models.semi.head_families import family_of, last_head
+from mmseg_acl.models.semi.levels import map_of, small_image
 
 
 class FeatureTap:
@@ -46,13 +45,10 @@ class FeatureTap:
             raise ValueError(f"the source of features is {source!r}; allowed are 'head' and the index of a stage")
 
     def _tap_backbone(self, backbone: nn.Module, stage: int) -> int:
-        # Backbones do not say how many channels they give out, so one small image asks.
-        patch = getattr(backbone, 'patch_size', 1)
-        side = -(-64 // patch) * patch if isinstance(patch, int) else 64
         training = backbone.training
         backbone.eval()
         with torch.no_grad():
-            outputs = backbone(torch.zeros(1, 3, side, side))
+            outputs = backbone(small_image(backbone))
         backbone.train(training)
         # Some give out nothing but the last feature in eval mode (DDRNet, PIDNet).
         stages = [map_of(level) for level in outputs] if isinstance(outputs, (list, tuple)) else []
@@ -86,8 +82,3 @@ class FeatureTap:
             raise RuntimeError('no feature was caught: run the segmentor inside `with tap:` before pop()')
         feature, self._feature = self._feature, None
         return feature
-
-
-def map_of(level: Tensor | Sequence[Tensor]) -> Tensor:
-    """The map of an encoder's output, which is that map, or a pair of it and a class token (the ViT of DPT)."""
-    return level if isinstance(level, Tensor) else level[0]

@@ -1,0 +1,33 @@
+"""What an encoder gives out: one entry a level, a map or a pair of a map and a class token (the ViT of DPT)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+# A map (B, C, h, w), or a pair of one and the class token (B, C).
+Level = Tensor | Sequence[Tensor]
+
+
+def map_of(level: Level) -> Tensor:
+    """The map (B, C, h, w) of a level."""
+    return level if isinstance(level, Tensor) else level[0]
+
+
+def with_map(level: Level, feature: Tensor) -> Level:
+    """The level with another map, and the class token that it had."""
+    return feature if isinstance(level, Tensor) else [feature, *level[1:]]
+
+
+def each_part(level: Level, change: Callable[[Tensor], Tensor]) -> Level:
+    """The level with its map changed, and its class token where there is one."""
+    return change(level) if isinstance(level, Tensor) else [change(part) for part in level]
+
+
+def small_image(backbone: nn.Module) -> Tensor:
+    """A black image (1, 3, h, w) that a backbone takes: none says how many channels it gives out, so one is asked."""
+    patch = getattr(backbone, 'patch_size', 1)
+    side = -(-64 // patch) * patch if isinstance(patch, int) else 64
+    return torch.zeros(1, 3, side, side)
