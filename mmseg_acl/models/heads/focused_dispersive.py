@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_acl.models.semi.head_families import head_list
-from mmseg_acl.models.semi.levels import map_of, small_image, with_map
+from mmseg_acl.models.semi.levels import map_of, outputs_of_a_small_image, with_map
 
 BATCH_NORM = dict(type='BN')
 
@@ -159,11 +159,7 @@ def add_block(segmentor: nn.Module, block: dict) -> None:
 
 def _feature(segmentor: nn.Module, index: int) -> Tensor:
     """A feature of one small image."""
-    training = segmentor.training
-    segmentor.eval()
-    with torch.no_grad():
-        features = segmentor.extract_feat(small_image(segmentor.backbone))
-    segmentor.train(training)
+    features = outputs_of_a_small_image(segmentor, segmentor.extract_feat, segmentor.backbone)
     count = len(features) if isinstance(features, (list, tuple)) else 0
     feature = map_of(features[index]) if -count <= index < count else None
     if not isinstance(feature, Tensor) or feature.ndim != 4:

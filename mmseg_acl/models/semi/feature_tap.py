@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from mmseg_acl.models.semi.head_families import family_of, last_head
-from mmseg_acl.models.semi.levels import map_of, small_image
+from mmseg_acl.models.semi.levels import map_of, outputs_of_a_small_image
 
 
 class FeatureTap:
@@ -45,11 +44,7 @@ class FeatureTap:
             raise ValueError(f"the source of features is {source!r}; allowed are 'head' and the index of a stage")
 
     def _tap_backbone(self, backbone: nn.Module, stage: int) -> int:
-        training = backbone.training
-        backbone.eval()
-        with torch.no_grad():
-            outputs = backbone(small_image(backbone))
-        backbone.train(training)
+        outputs = outputs_of_a_small_image(backbone, backbone, backbone)
         # Some give out nothing but the last feature in eval mode (DDRNet, PIDNet).
         stages = [map_of(level) for level in outputs] if isinstance(outputs, (list, tuple)) else []
         usable = [i for i, feature in enumerate(stages) if isinstance(feature, Tensor) and feature.ndim == 4]

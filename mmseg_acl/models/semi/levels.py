@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,19 @@ def each_part(level: Level, change: Callable[[Tensor], Tensor]) -> Level:
     return change(level) if isinstance(level, Tensor) else [change(part) for part in level]
 
 
-def small_image(backbone: nn.Module) -> Tensor:
-    """A black image (1, 3, h, w) that a backbone takes: none says how many channels it gives out, so one is asked."""
+def outputs_of_a_small_image(network: nn.Module, forward: Callable[[Tensor], Any], backbone: nn.Module) -> Any:
+    """What ``forward`` makes of a black image in eval mode: nothing else says how many channels a backbone gives out.
+
+    Args:
+        network: What is put into eval mode for it.
+        forward: Takes an image (1, 3, h, w).
+        backbone: Says by its ``patch_size``, if it has one, which sides it takes.
+    """
     patch = getattr(backbone, 'patch_size', 1)
     side = -(-64 // patch) * patch if isinstance(patch, int) else 64
-    return torch.zeros(1, 3, side, side)
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        outputs = forward(torch.zeros(1, 3, side, side))
+    network.train(training)
+    return outputs
